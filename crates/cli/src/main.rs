@@ -1,0 +1,2 @@
+//! The idlewatt binary: daemon, tray host and commands.
+fn main() {}

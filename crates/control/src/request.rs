@@ -1,0 +1,159 @@
+//! Requests and their responses, one variant each.
+
+use std::collections::BTreeMap;
+
+use idlewatt_protocol::receipt::ReceiptFile;
+use idlewatt_protocol::{Price, RequestId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ControlError;
+use crate::view::{
+    ConfigEntry, Doctor, Network, RequestDetail, RequestRow, Sample, Service, Session, Status, Today,
+};
+
+/// Everything that can be asked of an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export, export_to = "control.ts"))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Request {
+    /// The state now. → [`Response::Status`]
+    Status,
+    /// Everything found here, and what is missing. → [`Response::Doctor`]
+    Doctor,
+    /// All services found. → [`Response::Services`]
+    Services,
+    /// Look for model servers again. → [`Response::Services`]
+    Rescan,
+    /// Switch sharing of a service on or off; switching on probes it live first. → [`Response::Services`]
+    Share {
+        /// The service's id, model name, or an unambiguous part of it.
+        service: String,
+        /// On or off.
+        on: bool,
+        /// The price, where it is to change.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "ts", ts(optional))]
+        price: Option<Price>,
+    },
+    /// All networks joined. → [`Response::Networks`]
+    Networks,
+    /// Join a hub. Whoever sends this has asked the person. → [`Response::Networks`]
+    Join {
+        /// `idlewatt://join?…`
+        invite: String,
+    },
+    /// Leave a hub, by id, name or address. → [`Response::Networks`]
+    Leave {
+        /// Which.
+        hub: String,
+    },
+    /// Stop sharing. → [`Response::Status`]
+    Pause(PauseFor),
+    /// Share again, as far as the rules allow. → [`Response::Status`]
+    Resume,
+    /// Requests served, newest first. → [`Response::Requests`]
+    Requests {
+        /// At most this many, 1 to 1,000.
+        limit: u32,
+        /// Only those that started before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "ts", ts(optional))]
+        before: Option<UnixMillis>,
+    },
+    /// One request with its timeline. → [`Response::RequestDetail`]
+    RequestDetail {
+        /// Which.
+        id: RequestId,
+    },
+    /// A request's receipt, fetched from its hub where it is not kept. → [`Response::Receipt`]
+    Receipt {
+        /// Which.
+        id: RequestId,
+    },
+    /// Readings since a moment, thinned to at most 600. → [`Response::Samples`]
+    Samples {
+        /// Since when.
+        since: UnixMillis,
+    },
+    /// What happened in the last stretch of sharing. → [`Response::LastSession`]
+    LastSession,
+    /// Totals of the last days, today last. → [`Response::Days`]
+    Days {
+        /// How many, 1 to 366.
+        count: u32,
+    },
+    /// All settings with their meaning. → [`Response::Config`]
+    Config,
+    /// Change one setting, live. → [`Response::Config`]
+    SetConfig {
+        /// Dotted key: `share.idle_after`.
+        key: String,
+        /// As text; empty resets to the default.
+        value: String,
+    },
+    /// The host's own OpenAI endpoint and its key. → [`Response::OwnEndpoint`]
+    OwnEndpoint,
+    /// End the engine: running requests are handed back first. → [`Response::Done`]
+    Stop,
+}
+
+/// How long a pause lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(tag = "until", rename_all = "snake_case")]
+pub enum PauseFor {
+    /// Until told otherwise.
+    Resumed,
+    /// For a time.
+    Seconds {
+        /// 1 to 31 days.
+        seconds: u32,
+    },
+    /// Until a moment.
+    At {
+        /// When.
+        at: UnixMillis,
+    },
+    /// Until six in the morning, local time, of the next day.
+    Tomorrow,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export, export_to = "control.ts"))]
+#[serde(tag = "type", content = "value", rename_all = "snake_case")]
+pub enum Response {
+    /// The state now.
+    Status(Box<Status>),
+    /// What is here.
+    Doctor(Box<Doctor>),
+    /// All services.
+    Services(Vec<Service>),
+    /// All networks.
+    Networks(Vec<Network>),
+    /// Requests, newest first.
+    Requests(Vec<RequestRow>),
+    /// One request.
+    RequestDetail(Box<RequestDetail>),
+    /// A receipt.
+    Receipt(Box<ReceiptFile>),
+    /// Readings, oldest first.
+    Samples(Vec<Sample>),
+    /// The last session; `None` before the first.
+    LastSession(Option<Box<Session>>),
+    /// Days by local date (`2026-11-21`).
+    Days(BTreeMap<String, Today>),
+    /// Settings.
+    Config(Vec<ConfigEntry>),
+    /// The host's own endpoint.
+    OwnEndpoint {
+        /// Base URL for any OpenAI SDK.
+        url: String,
+        /// Its key.
+        key: String,
+    },
+    /// Done, nothing to say.
+    Done,
+    /// It failed.
+    Error(ControlError),
+}

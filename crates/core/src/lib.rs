@@ -1,0 +1,11 @@
+//! Pure state machines of a node. No I/O, no clock, no threads, no async.
+//!
+//! A machine takes inputs and [`Now`], gives back effects, and names its next wake-up. The same machines run in the
+//! daemon, in simulations and in unit tests with a manual clock.
+
+pub mod device;
+pub mod now;
+pub mod presence;
+pub mod work;
+
+pub use now::{Now, Wakeup};

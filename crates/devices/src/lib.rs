@@ -1,0 +1,1 @@
+//! GPU and machine sensors; one file a vendor, no network.

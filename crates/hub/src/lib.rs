@@ -1,0 +1,1 @@
+//! The hub: an OpenAI-compatible gateway in front of nodes, with its ledger.

@@ -1,0 +1,6 @@
+//! Clients of networks, one file each. A network brings requests; the [`Host`] (the engine) decides, answers and keeps
+//! the books. No client knows about model servers, policy or the store.
+
+pub mod host;
+
+pub use host::{Answer, Host, NetworkReport};

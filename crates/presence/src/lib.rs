@@ -1,0 +1,1 @@
+//! Whether a person is using this machine; one file a platform.

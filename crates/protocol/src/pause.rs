@@ -1,0 +1,67 @@
+//! Why a node does not share now. One set of reasons for the tray, the window, `idlewatt status` and the log.
+//!
+//! The codes stay on the host's machine. A hub learns only the [`Class`]: which game a person plays is nobody's
+//! business.
+
+use serde::{Deserialize, Serialize};
+
+/// One reason to be paused. The facts that go with it (since when, which app) are the policy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum PauseCode {
+    /// The host paused sharing, until told or until a time.
+    PausedByHost,
+    /// A person is at this machine, or was until a moment ago.
+    PersonHere,
+    /// A graphical session is there but no source tells of input.
+    CannotSeeInput,
+    /// Outside every share window.
+    OutsideWindow,
+    /// Waiting out the hysteresis after another reason ended.
+    Settling,
+    /// The machine runs on battery.
+    OnBattery,
+    /// A GPU is at its temperature limit.
+    TooHot,
+    /// The host's own requests use the model server.
+    OwnUse,
+    /// No service is shared, or none is ready.
+    NothingToShare,
+    /// No network is joined.
+    NoNetwork,
+    /// The engine is stopping.
+    Stopping,
+}
+
+impl PauseCode {
+    /// What a hub may learn of this reason.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::PausedByHost | Self::PersonHere | Self::CannotSeeInput | Self::Settling | Self::OwnUse => {
+                Class::Busy
+            }
+            Self::OutsideWindow => Class::Schedule,
+            Self::OnBattery | Self::TooHot => Class::Limit,
+            Self::NothingToShare | Self::NoNetwork | Self::Stopping => Class::Offline,
+        }
+    }
+}
+
+/// What a network learns of why a node takes no work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// The host needs the machine.
+    Busy,
+    /// Outside the host's hours.
+    Schedule,
+    /// A limit of the host's holds.
+    Limit,
+    /// Nothing is offered now.
+    Offline,
+    /// Something failed.
+    Error,
+}

@@ -1,0 +1,1 @@
+//! Model servers: discovery, live probe and one adapter each.

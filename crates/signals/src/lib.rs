@@ -1,0 +1,1 @@
+//! Signals from house and grid; one file a feed. Today: the tariff that the host states.

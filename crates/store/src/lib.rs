@@ -1,0 +1,1 @@
+//! What a node keeps: requests, the statement outbox, samples and sessions, in SQLite.
