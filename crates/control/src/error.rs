@@ -35,6 +35,12 @@ pub enum Code {
     HomeReadOnly,
     /// The disk is full.
     DiskFull,
+    /// Another engine owns the home folder.
+    HomeTaken,
+    /// The address to listen on is taken, or is not one of this machine.
+    PortTaken,
+    /// The settings file cannot be read.
+    BadConfig,
     /// The database was written by a newer version.
     DatabaseNewer,
     /// The model server does not do what was asked.

@@ -13,7 +13,7 @@ use crate::view::{
 
 /// Everything that can be asked of an engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export, export_to = "control.ts"))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Request {
     /// The state now. → [`Response::Status`]
@@ -91,6 +91,8 @@ pub enum Request {
         /// As text; empty resets to the default.
         value: String,
     },
+    /// Read the settings file again, after it was edited. → [`Response::Config`]
+    ReloadConfig,
     /// The host's own OpenAI endpoint and its key. → [`Response::OwnEndpoint`]
     OwnEndpoint,
     /// End the engine: running requests are handed back first. → [`Response::Done`]
@@ -120,7 +122,7 @@ pub enum PauseFor {
 
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export, export_to = "control.ts"))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(tag = "type", content = "value", rename_all = "snake_case")]
 pub enum Response {
     /// The state now.
