@@ -1,0 +1,181 @@
+//! A thread that owns one connection and works through a queue; a writer commits what waits together.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll};
+use std::thread;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::StoreError;
+
+/// Jobs committed together at most; past it, the first ones would wait too long for their answer.
+const GROUP: usize = 1024;
+
+/// The answer to one call on a store.
+#[derive(Debug)]
+#[must_use = "await it, wait for it, or drop it knowingly"]
+pub struct Reply<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Reply<T> {
+    /// Waits for the answer; for code outside an async runtime.
+    ///
+    /// # Errors
+    /// What the store failed with; nothing is kept then.
+    pub fn wait(self) -> Result<T, StoreError> {
+        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl<T> Future for Reply<T> {
+    type Output = Result<T, StoreError>;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|reply| reply.unwrap_or(Err(StoreError::Closed)))
+    }
+}
+
+/// What a commit must have survived before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Durability {
+    /// The death of this process.
+    Cache,
+    /// A power cut.
+    Disk,
+}
+
+impl Durability {
+    const fn pragma(self) -> &'static str {
+        match self {
+            Self::Cache => "PRAGMA synchronous=NORMAL",
+            Self::Disk => "PRAGMA synchronous=FULL",
+        }
+    }
+}
+
+/// Tells the caller, once it is known whether the group was committed.
+type Acknowledge = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Works on the connection, or learns why there is none to work on.
+type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Worked + Send>;
+
+struct Worked {
+    acknowledge: Acknowledge,
+    failed: Option<StoreError>,
+}
+
+struct Job {
+    durability: Durability,
+    work: Work,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Worker(mpsc::Sender<Job>);
+
+impl Worker {
+    pub(crate) fn writer(connection: Connection) -> Result<Self, StoreError> {
+        Self::spawn("store-write", move |jobs| write(&connection, jobs))
+    }
+
+    pub(crate) fn reader(connection: Connection) -> Result<Self, StoreError> {
+        Self::spawn("store-read", move |jobs| {
+            for job in jobs {
+                ((job.work)(Ok(&connection)).acknowledge)(Ok(()));
+            }
+        })
+    }
+
+    fn spawn(name: &str, run: impl FnOnce(mpsc::Receiver<Job>) + Send + 'static) -> Result<Self, StoreError> {
+        let (queue, jobs) = mpsc::channel();
+        thread::Builder::new().name(name.into()).spawn(move || run(jobs)).map_err(|error| {
+            tracing::error!(%error, name, "thread not started");
+            StoreError::Closed
+        })?;
+        Ok(Self(queue))
+    }
+
+    pub(crate) fn submit<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Reply<T> {
+        let (answer, reply) = oneshot::channel();
+        let work: Work = Box::new(move |connection| {
+            let result = connection.and_then(|connection| in_savepoint(connection, work));
+            let failed = result.as_ref().err().cloned();
+            let acknowledge = move |committed: Result<(), StoreError>| {
+                // Nobody may be listening: the caller was free to drop the reply.
+                let _ = answer.send(result.and_then(|value| committed.map(|()| value)));
+            };
+            Worked { acknowledge: Box::new(acknowledge), failed }
+        });
+        // A closed queue drops the job and with it the answer's sender: the reply says `Closed`.
+        let _ = self.0.send(Job { durability, work });
+        Reply(reply)
+    }
+}
+
+fn write(connection: &Connection, jobs: mpsc::Receiver<Job>) {
+    let mut synchronous = None;
+    while let Ok(first) = jobs.recv() {
+        let group: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
+        let durability = group.iter().map(|job| job.durability).max();
+        if synchronous != durability
+            && let Some(durability) = durability
+        {
+            match connection.execute_batch(durability.pragma()) {
+                Ok(()) => synchronous = Some(durability),
+                Err(error) => tracing::error!(%error, "synchronous mode not set"),
+            }
+        }
+        commit(connection, group);
+    }
+}
+
+fn commit(connection: &Connection, group: Vec<Job>) {
+    let mut jobs = group.into_iter();
+    let mut acknowledge = Vec::with_capacity(jobs.len());
+    let mut committed = connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
+    while committed.is_ok()
+        && let Some(job) = jobs.next()
+    {
+        let worked = (job.work)(Ok(connection));
+        acknowledge.push(worked.acknowledge);
+        // Where the disk is full or fails, SQLite undoes the whole transaction by itself.
+        if connection.is_autocommit() {
+            committed = Err(worked.failed.unwrap_or(StoreError::Closed));
+        }
+    }
+    if committed.is_ok() {
+        committed = connection.execute_batch("COMMIT").map_err(StoreError::from);
+    }
+    if let Err(error) = &committed {
+        tracing::error!(%error, jobs = acknowledge.len() + jobs.len(), "commit failed");
+        if !connection.is_autocommit()
+            && let Err(error) = connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "failed commit not undone");
+        }
+        acknowledge.extend(jobs.map(|job| (job.work)(Err(error.clone())).acknowledge));
+    }
+    for acknowledge in acknowledge {
+        acknowledge(committed.clone());
+    }
+}
+
+/// One job that fails takes nothing of the others with it; one that reads sees a single moment.
+fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, StoreError> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let result = work(connection);
+    if !connection.is_autocommit() {
+        connection.execute_batch(if result.is_ok() {
+            "RELEASE job"
+        } else {
+            "ROLLBACK TO job; RELEASE job"
+        })?;
+    }
+    Ok(result?)
+}
