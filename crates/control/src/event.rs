@@ -6,7 +6,7 @@ use crate::view::{Network, RequestRow, Sample, Service, Status};
 
 /// One change. A listener that missed some asks for the whole again ([`Event::Resync`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export, export_to = "control.ts"))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(tag = "type", content = "value", rename_all = "snake_case")]
 pub enum Event {
     /// The whole status, on every change of state, at most once a second otherwise.

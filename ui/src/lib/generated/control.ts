@@ -1,0 +1,1038 @@
+// Generated from crates/control by `IDLEWATT_WRITE_TYPES=1 cargo test -p idlewatt-control --features ts`.
+
+/**
+ * The exact weights and how they run. *Declared* by the node that serves it; a signature proves who said so, never
+ * that it is so.
+ */
+export type Artefact = {
+/**
+ * The model's public name, without quantisation: `smollm2-135m-instruct`. Lower case, no path.
+ */
+model: string,
+/**
+ * The quantisation, lower case: `q4_1`; `None` where the server does not say.
+ */
+quantisation?: string,
+/**
+ * Digest of the weights' file or manifest; `None` where it cannot be read.
+ */
+digest?: Digest,
+/**
+ * The model server: `llama.cpp`, `ollama`, `openai`.
+ */
+engine: string,
+/**
+ * The server's own version or build, as it states it.
+ */
+engine_build?: string, };
+
+/**
+ * What a service was *seen* to do in a live probe. Anything not seen is absent, never assumed.
+ */
+export type Capabilities = {
+/**
+ * Answers `/v1/chat/completions`.
+ */
+chat: boolean,
+/**
+ * Answers `/v1/completions`.
+ */
+completions: boolean,
+/**
+ * Answers `/v1/embeddings`.
+ */
+embeddings: boolean,
+/**
+ * Streams server-sent events.
+ */
+streaming: boolean,
+/**
+ * Stops generating when the connection closes.
+ */
+cancels: boolean,
+/**
+ * Returns usage on a stream when asked.
+ */
+usage: boolean,
+/**
+ * Returns token log-probabilities.
+ */
+logprobs: boolean,
+/**
+ * Calls tools.
+ */
+tools: boolean,
+/**
+ * Keeps to a JSON schema.
+ */
+json_schema: boolean, };
+
+/**
+ * One thing looked at.
+ */
+export type Check = {
+/**
+ * Which room: `gpu`, `presence`, `servers`, `networks`, `keys`, `store`.
+ */
+area: string,
+/**
+ * How it stands.
+ */
+level: CheckLevel,
+/**
+ * What was found.
+ */
+what: string,
+/**
+ * What to do, where there is something to do.
+ */
+do?: string, };
+
+/**
+ * How a check stands.
+ */
+export type CheckLevel = "good" | "note" | "warning" | "problem";
+
+/**
+ * For programs. New codes may be added; existing ones keep their meaning.
+ */
+export type Code = "bad_request" | "unauthorized" | "not_found" | "bad_value" | "local_only" | "bad_invite" | "invite_used" | "invite_expired" | "invite_foreign" | "wrong_hub_key" | "hub_down" | "keyring_locked" | "home_read_only" | "disk_full" | "home_taken" | "port_taken" | "bad_config" | "database_newer" | "server_failed" | "stopping" | "internal";
+
+/**
+ * One setting.
+ */
+export type ConfigEntry = {
+/**
+ * Dotted key.
+ */
+key: string,
+/**
+ * The value in force, as text.
+ */
+value: string,
+/**
+ * What it is without the host's choice.
+ */
+default: string,
+/**
+ * What it does, with unit and range.
+ */
+about: string,
+/**
+ * Whether only the command line may set it.
+ */
+local_only: boolean, };
+
+/**
+ * What happened, what it means, what to do, in that order.
+ */
+export type ControlError = {
+/**
+ * For programs.
+ */
+code: Code,
+/**
+ * What happened.
+ */
+what: string,
+/**
+ * What it means.
+ */
+why: string,
+/**
+ * What to do.
+ */
+do: string, };
+
+/**
+ * A SHA-256 digest: `sha256:` and 64 hexadecimal digits.
+ */
+export type Digest = string;
+
+/**
+ * What `doctor` finds.
+ */
+export type Doctor = {
+/**
+ * The engine's version.
+ */
+version: string,
+/**
+ * One line each.
+ */
+checks: Array<Check>, };
+
+/**
+ * The endpoints that a node may be asked to call. Nothing else of a model server can be reached from a network.
+ */
+export type Endpoint = "chat_completions" | "completions" | "embeddings";
+
+/**
+ * Energy of one request, with how it is known.
+ */
+export type Energy = {
+/**
+ * Above what the loaded, idle machine would have used.
+ */
+marginal_mj?: Millijoules,
+/**
+ * With its share of the idle energy.
+ */
+total_mj?: Millijoules,
+/**
+ * At the wall, where a plug calibrates it.
+ */
+wall_mj?: Millijoules,
+/**
+ * Half width of the error, where measured.
+ */
+error_mj?: Millijoules,
+/**
+ * How it is known.
+ */
+label: Label, };
+
+/**
+ * Where shared energy went.
+ */
+export type EnergySplit = {
+/**
+ * Answering requests.
+ */
+answering: Millijoules,
+/**
+ * Waiting with a model loaded for sharing.
+ */
+waiting: Millijoules,
+/**
+ * Keeping the machine awake for sharing.
+ */
+awake: Millijoules, };
+
+/**
+ * A DSSE envelope with a Merkle path.
+ */
+export type Envelope = {
+/**
+ * What the payload is.
+ */
+payloadType: string,
+/**
+ * The exact bytes, base64.
+ */
+payload: string,
+/**
+ * Position under the root.
+ */
+index: number,
+/**
+ * Sibling hashes from the leaf up, hexadecimal; a level without a sibling is left out by the tree's shape.
+ */
+path: Array<string>,
+/**
+ * Leaves under the root.
+ */
+leaves: number,
+/**
+ * The signer.
+ */
+keyid: PublicKey,
+/**
+ * Signature over the root.
+ */
+sig: string, };
+
+/**
+ * One change. A listener that missed some asks for the whole again ([`Event::Resync`]).
+ */
+export type Event = { "type": "status", "value": Status } | { "type": "request", "value": RequestRow } | { "type": "sample", "value": Sample } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "resync" };
+
+/**
+ * A card.
+ */
+export type Gpu = {
+/**
+ * The driver's stable id: `GPU-…`.
+ */
+id: string,
+/**
+ * Product name.
+ */
+name: string,
+/**
+ * Power now.
+ */
+power_mw?: Milliwatts,
+/**
+ * The cap that holds for it.
+ */
+cap_mw?: Milliwatts,
+/**
+ * VRAM in use, bytes.
+ */
+vram_used?: number,
+/**
+ * VRAM in all, bytes.
+ */
+vram_total?: number,
+/**
+ * Core temperature.
+ */
+temperature_c?: number,
+/**
+ * How the power is known.
+ */
+label: Label, };
+
+/**
+ * How a figure is known. Every energy and money figure that a person sees carries one.
+ */
+export type Label = "measured" | "estimated" | "unknown";
+
+/**
+ * The last time the GPU was given back.
+ */
+export type LastYield = {
+/**
+ * Why.
+ */
+cause: PauseCode,
+/**
+ * When the event was seen.
+ */
+seen: UnixMillis,
+/**
+ * From then until every shared connection to the model server was closed.
+ */
+closed_ms: number,
+/**
+ * From then until the VRAM was free, where it was to be freed.
+ */
+freed_ms?: number,
+/**
+ * Whether that was checked and found true.
+ */
+verified: boolean, };
+
+/**
+ * Money on a hub, in millionths of a credit. A credit has no value in any currency unless a host sets one.
+ */
+export type MicroCredits = number;
+
+/**
+ * Energy, in thousandths of a joule. 1 Wh = 3,600,000 mJ.
+ */
+export type Millijoules = number;
+
+/**
+ * Power, in thousandths of a watt.
+ */
+export type Milliwatts = number;
+
+/**
+ * Something that happened to a request.
+ */
+export type Moment = {
+/**
+ * When.
+ */
+at: UnixMillis,
+/**
+ * What.
+ */
+kind: MomentKind, };
+
+/**
+ * Kinds of moments.
+ */
+export type MomentKind = "received" | "started" | "first_token" | "ended" | "signed" | "posted";
+
+/**
+ * An amount in a currency, in millionths of its main unit.
+ */
+export type Money = {
+/**
+ * Millionths of the main unit.
+ */
+micros: number,
+/**
+ * ISO 4217: `EUR`.
+ */
+currency: string, };
+
+/**
+ * A network joined.
+ */
+export type Network = {
+/**
+ * Stable on this node.
+ */
+id: string,
+/**
+ * `hub`.
+ */
+kind: string,
+/**
+ * What it calls itself.
+ */
+name: string,
+/**
+ * Its address.
+ */
+url: string,
+/**
+ * The account this node earns for there.
+ */
+account?: string,
+/**
+ * Connection.
+ */
+state: NetworkState,
+/**
+ * Why it is not connected, or why no work comes, for people.
+ */
+reason?: string,
+/**
+ * Since when the state holds.
+ */
+since: UnixMillis,
+/**
+ * When the last request came from it.
+ */
+last_request?: UnixMillis,
+/**
+ * Requests served today.
+ */
+requests_today: number,
+/**
+ * Earned today.
+ */
+earned_today_ucr: MicroCredits,
+/**
+ * Statements that the network has not settled yet.
+ */
+unsettled: number, };
+
+/**
+ * How a network's connection stands.
+ */
+export type NetworkState = "connecting" | "connected" | "waiting" | "refused";
+
+/**
+ * Something that wants a person.
+ */
+export type Notice = {
+/**
+ * What happened.
+ */
+what: string,
+/**
+ * What it means.
+ */
+why: string,
+/**
+ * What to do.
+ */
+do: string, };
+
+/**
+ * How an answer ended.
+ */
+export type Outcome = "complete" | "cancelled" | "yielded" | "failed";
+
+/**
+ * One reason to be paused. The facts that go with it (since when, which app) are the policy's.
+ */
+export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "own_use" | "nothing_to_share" | "no_network" | "stopping";
+
+/**
+ * How long a pause lasts.
+ */
+export type PauseFor = { "until": "resumed" } | { "until": "seconds",
+/**
+ * 1 to 31 days.
+ */
+seconds: number, } | { "until": "at",
+/**
+ * When.
+ */
+at: UnixMillis, } | { "until": "tomorrow" };
+
+/**
+ * Whether somebody is there.
+ */
+export type Presence = "headless" | "here" | "away" | "blind";
+
+/**
+ * A price, in micro-credits a million tokens: `1_000_000` is one credit a million tokens.
+ */
+export type Price = number;
+
+/**
+ * An Ed25519 public key of a node or a hub: 43 characters of unpadded base64url.
+ */
+export type PublicKey = string;
+
+/**
+ * One pause reason with its sentence.
+ */
+export type Reason = {
+/**
+ * Which.
+ */
+code: PauseCode,
+/**
+ * For people.
+ */
+text: string,
+/**
+ * Since when.
+ */
+since: UnixMillis,
+/**
+ * Until when, where known.
+ */
+until?: UnixMillis, };
+
+/**
+ * What the hub says of one request. Its id is the request's.
+ */
+export type Receipt = {
+/**
+ * The request.
+ */
+id: RequestId,
+/**
+ * The hub.
+ */
+hub: PublicKey,
+/**
+ * A pseudonym of the consumer's account: the same for the same account on this hub, and nothing else.
+ */
+consumer: string,
+/**
+ * The model that was asked for.
+ */
+model: string,
+/**
+ * Which endpoint.
+ */
+endpoint: Endpoint,
+/**
+ * How it ended.
+ */
+outcome: Outcome,
+/**
+ * SHA-256 of the salt, so that a file with another salt is refused.
+ */
+salt_digest: Digest,
+/**
+ * SHA-256(salt ‖ the body as the consumer sent it).
+ */
+request_commitment: Digest,
+/**
+ * SHA-256(salt ‖ the concatenated content as the hub delivered it; an embedding's whole body).
+ */
+response_commitment: Digest,
+/**
+ * Who answered, in order.
+ */
+segments: Array<Segment>,
+/**
+ * How segments were joined: `single` for one segment.
+ */
+joined: string,
+/**
+ * The agreed price.
+ */
+price: Price,
+/**
+ * What the consumer paid.
+ */
+cost: MicroCredits,
+/**
+ * The hub's part of it.
+ */
+fee: MicroCredits,
+/**
+ * What is known of the artefact: `declared`, or `spot-checked` with how often and when.
+ */
+verification: string,
+/**
+ * When the request was admitted.
+ */
+started: UnixMillis,
+/**
+ * When this was written.
+ */
+issued: UnixMillis,
+/**
+ * Digest of the payload of the receipt before this one on the same hub; `None` for the first.
+ */
+previous?: Digest, };
+
+/**
+ * A receipt as a file: the envelope, and the salt with which its holder can recompute the commitments.
+ */
+export type ReceiptFile = {
+/**
+ * The signed receipt.
+ */
+receipt: Envelope,
+/**
+ * The salt; only the consumer gets it.
+ */
+salt?: string, };
+
+/**
+ * Everything that can be asked of an engine.
+ */
+export type Request = { "type": "status" } | { "type": "doctor" } | { "type": "services" } | { "type": "rescan" } | { "type": "share",
+/**
+ * The service's id, model name, or an unambiguous part of it.
+ */
+service: string,
+/**
+ * On or off.
+ */
+on: boolean,
+/**
+ * The price, where it is to change.
+ */
+price?: Price, } | { "type": "networks" } | { "type": "join",
+/**
+ * `idlewatt://join?…`
+ */
+invite: string, } | { "type": "leave",
+/**
+ * Which.
+ */
+hub: string, } | { "type": "pause" } & PauseFor | { "type": "resume" } | { "type": "requests",
+/**
+ * At most this many, 1 to 1,000.
+ */
+limit: number,
+/**
+ * Only those that started before.
+ */
+before?: UnixMillis, } | { "type": "request_detail",
+/**
+ * Which.
+ */
+id: RequestId, } | { "type": "receipt",
+/**
+ * Which.
+ */
+id: RequestId, } | { "type": "samples",
+/**
+ * Since when.
+ */
+since: UnixMillis, } | { "type": "last_session" } | { "type": "days",
+/**
+ * How many, 1 to 366.
+ */
+count: number, } | { "type": "config" } | { "type": "set_config",
+/**
+ * Dotted key: `share.idle_after`.
+ */
+key: string,
+/**
+ * As text; empty resets to the default.
+ */
+value: string, } | { "type": "reload_config" } | { "type": "own_endpoint" } | { "type": "stop" };
+
+/**
+ * One request with what happened when.
+ */
+export type RequestDetail = {
+/**
+ * As listed.
+ */
+row: RequestRow,
+/**
+ * In order.
+ */
+timeline: Array<Moment>,
+/**
+ * Readings while it ran.
+ */
+samples: Array<Sample>, };
+
+/**
+ * The id of one request, allocated by the hub at admission: `req_` and 32 hexadecimal digits. The receipt's id too.
+ */
+export type RequestId = string;
+
+/**
+ * One request, as listed.
+ */
+export type RequestRow = {
+/**
+ * Its id, and its receipt's.
+ */
+id: RequestId,
+/**
+ * Which network it came from.
+ */
+network: string,
+/**
+ * Model as offered.
+ */
+model: string,
+/**
+ * What answered.
+ */
+artefact: Artefact,
+/**
+ * When it came.
+ */
+started: UnixMillis,
+/**
+ * Time to the first piece.
+ */
+ttft_ms?: number,
+/**
+ * Whole time so far.
+ */
+duration_ms: number,
+/**
+ * Prompt tokens.
+ */
+tokens_in: number,
+/**
+ * Completion tokens.
+ */
+tokens_out: number,
+/**
+ * How it ended.
+ */
+outcome: RowOutcome,
+/**
+ * Whether it was the host's own account that asked.
+ */
+own: boolean,
+/**
+ * Earned; `None` until the network has settled it.
+ */
+earned_ucr?: MicroCredits,
+/**
+ * Joules.
+ */
+energy: Energy,
+/**
+ * Segments of the answer that this node produced.
+ */
+segments: number,
+/**
+ * Digest of the receipt, once there is one.
+ */
+receipt?: string, };
+
+/**
+ * The answer to a [`Request`].
+ */
+export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
+/**
+ * Base URL for any OpenAI SDK.
+ */
+url: string,
+/**
+ * Its key.
+ */
+key: string, } } | { "type": "done" } | { "type": "error", "value": ControlError };
+
+/**
+ * How a request ended on this node.
+ */
+export type RowOutcome = "running" | "complete" | "cancelled" | "yielded" | "failed" | "lost";
+
+/**
+ * One reading.
+ */
+export type Sample = {
+/**
+ * When.
+ */
+at: UnixMillis,
+/**
+ * Which card.
+ */
+gpu: string,
+/**
+ * Power.
+ */
+power_mw?: Milliwatts,
+/**
+ * The cap then.
+ */
+cap_mw?: Milliwatts,
+/**
+ * Temperature.
+ */
+temperature_c?: number,
+/**
+ * Shared requests running then.
+ */
+running: number, };
+
+/**
+ * One node's part in a receipt.
+ */
+export type Segment = {
+/**
+ * The node.
+ */
+node: PublicKey,
+/**
+ * What it declared to serve.
+ */
+artefact: Artefact,
+/**
+ * Tokens as billed.
+ */
+usage: Usage,
+/**
+ * What the node's account earned.
+ */
+earned: MicroCredits,
+/**
+ * The node's own signed word, or why there is none.
+ */
+statement: Signed, };
+
+/**
+ * One model offered by one server.
+ */
+export type Service = {
+/**
+ * Stable on this node.
+ */
+id: string,
+/**
+ * Public model name, with quantisation where known.
+ */
+model: string,
+/**
+ * The server's kind and address, for the host's eyes only: `llama.cpp · 127.0.0.1:8080`.
+ */
+server: string,
+/**
+ * Whether the host shares it.
+ */
+shared: boolean,
+/**
+ * Whether it answers now.
+ */
+reachable: boolean,
+/**
+ * Whether it was probed and may be offered.
+ */
+ready: boolean,
+/**
+ * Whether the model is loaded.
+ */
+warm: boolean,
+/**
+ * What it serves.
+ */
+artefact: Artefact,
+/**
+ * Requests at once.
+ */
+slots: number,
+/**
+ * Of these, in use by shared requests.
+ */
+busy: number,
+/**
+ * Tokens.
+ */
+context: number,
+/**
+ * What the host asks.
+ */
+price: Price,
+/**
+ * What it was seen to do.
+ */
+capabilities: Capabilities,
+/**
+ * Decode speed in the probe, tokens a second × 1,000.
+ */
+milli_tokens_per_s?: number,
+/**
+ * Why it is not ready, for people.
+ */
+problem?: string, };
+
+/**
+ * One stretch of sharing: what happened while the host was away.
+ */
+export type Session = {
+/**
+ * When sharing began.
+ */
+started: UnixMillis,
+/**
+ * When it ended; `None` while it goes on.
+ */
+ended?: UnixMillis,
+/**
+ * Why it ended.
+ */
+ended_by?: Reason,
+/**
+ * Totals of the session.
+ */
+totals: Today,
+/**
+ * Highest power over ten seconds, all cards.
+ */
+peak_10s_mw?: Milliwatts,
+/**
+ * Cap in force at its end, all cards.
+ */
+cap_mw?: Milliwatts, };
+
+/**
+ * A node's statement, or why it is missing.
+ */
+export type Signed = { "signed": Envelope } | { "unsigned": string };
+
+/**
+ * Whether the node shares.
+ */
+export type State = "sharing" | "yielding" | "paused" | "offline";
+
+/**
+ * Everything that `idlewatt status --json` prints.
+ */
+export type Status = {
+/**
+ * The engine's version.
+ */
+version: string,
+/**
+ * The interface's version, [`crate::CONTROL_VERSION`].
+ */
+control: number,
+/**
+ * Whether it shares.
+ */
+state: State,
+/**
+ * One sentence for people: what is happening and why.
+ */
+sentence: string,
+/**
+ * Since when the state holds.
+ */
+since: UnixMillis,
+/**
+ * Every reason that holds, the first to end first.
+ */
+reasons: Array<Reason>,
+/**
+ * Whether a person can sit at this machine, and whether one does.
+ */
+presence: Presence,
+/**
+ * The cards.
+ */
+gpus: Array<Gpu>,
+/**
+ * The services.
+ */
+services: Array<Service>,
+/**
+ * The networks.
+ */
+networks: Array<Network>,
+/**
+ * Since local midnight.
+ */
+today: Today,
+/**
+ * Requests being answered now.
+ */
+running: number,
+/**
+ * The last time the GPU was given back.
+ */
+last_yield?: LastYield,
+/**
+ * Things that want a person: a locked keyring, a hub that refuses.
+ */
+attention: Array<Notice>, };
+
+/**
+ * Totals of one day.
+ */
+export type Today = {
+/**
+ * Requests answered or begun.
+ */
+requests: number,
+/**
+ * Prompt tokens.
+ */
+tokens_in: number,
+/**
+ * Completion tokens.
+ */
+tokens_out: number,
+/**
+ * Earned.
+ */
+earned_ucr: MicroCredits,
+/**
+ * All energy used for sharing; `None` when nothing measures it.
+ */
+energy_mj?: Millijoules,
+/**
+ * Its parts; they add up to it.
+ */
+energy_split: EnergySplit,
+/**
+ * How it is known.
+ */
+energy_label: Label,
+/**
+ * What the energy cost, where the host set a price.
+ */
+cost?: Money,
+/**
+ * What was earned in the host's currency, where a credit has a value.
+ */
+gross?: Money,
+/**
+ * Gross less cost, where both are known.
+ */
+net?: Money, };
+
+/**
+ * A moment, in milliseconds since 1970-01-01 00:00 UTC.
+ */
+export type UnixMillis = number;
+
+/**
+ * Tokens of one request or segment.
+ */
+export type Usage = {
+/**
+ * Prompt tokens.
+ */
+prompt: number,
+/**
+ * Completion tokens.
+ */
+completion: number,
+/**
+ * Where the counts come from; the weaker of the two.
+ */
+source: UsageSource, };
+
+/**
+ * Where a token count comes from.
+ */
+export type UsageSource = "server" | "counted" | "estimated";
