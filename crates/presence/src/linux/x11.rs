@@ -1,0 +1,151 @@
+//! The X server's idle counter. Two alarms of the SYNC extension tell when it passes a threshold upwards (nobody has
+//! touched anything for that long) and downwards (somebody has, this moment); in between nothing runs here.
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use idlewatt_core::presence::PresenceReading;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use x11rb::connection::Connection as _;
+use x11rb::protocol::Event;
+use x11rb::protocol::sync::{ConnectionExt as _, CreateAlarmAux, Int64, TESTTYPE, VALUETYPE};
+use x11rb::rust_connection::RustConnection;
+
+use super::{UNSEEN, before_now, reading};
+use crate::{Sight, Teller};
+
+/// Why this display tells nothing, or no more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    #[error("the X server does not answer ({0})")]
+    Connect(#[from] x11rb::errors::ConnectError),
+    #[error("the X server is gone ({0})")]
+    Gone(#[from] x11rb::errors::ConnectionError),
+    #[error("the X server refuses its idle counter ({0})")]
+    Refused(#[from] x11rb::errors::ReplyOrIdError),
+    #[error("the X server has no idle counter")]
+    NoCounter,
+    #[error("the connection cannot be waited on ({0})")]
+    Wait(#[from] std::io::Error),
+}
+
+impl From<x11rb::errors::ReplyError> for Lost {
+    fn from(error: x11rb::errors::ReplyError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// Tells of input on `display` until the server is lost.
+pub(super) async fn follow(display: &str, quiet: Duration, teller: &Teller) -> Lost {
+    let named = display.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Counter::open(&named, quiet)).await;
+    let counter = match opened {
+        Ok(Ok(counter)) => counter,
+        Ok(Err(lost)) => return lost,
+        Err(join) => return Lost::Wait(join.into()),
+    };
+    let idle = counter.idle;
+    teller.source(Sight {
+        reading: reading(idle, quiet),
+        source: format!("the idle counter of X display {display}"),
+        unseen: UNSEEN,
+        action: None,
+    });
+    match counter.tell(teller).await {
+        Ok(never) => match never {},
+        Err(lost) => lost,
+    }
+}
+
+struct Counter {
+    server: RustConnection,
+    /// Fires when input stops.
+    rests: u32,
+    /// Fires when input comes back.
+    stirs: u32,
+    /// Time since the last input, when opened.
+    idle: Duration,
+}
+
+impl Counter {
+    /// Connects and sets both alarms; blocks for some round trips.
+    fn open(display: &str, quiet: Duration) -> Result<Self, Lost> {
+        let (server, _) = RustConnection::connect(Some(display))?;
+        server.sync_initialize(3, 1)?.reply()?;
+        let counters = server.sync_list_system_counters()?.reply()?.counters;
+        let idle = counters.into_iter().find(|counter| counter.name == b"IDLETIME");
+        let counter = idle.ok_or(Lost::NoCounter)?.counter;
+        let alarm = |test: TESTTYPE| -> Result<u32, Lost> {
+            let id = server.generate_id()?;
+            let about = CreateAlarmAux::new()
+                .counter(counter)
+                .value_type(VALUETYPE::ABSOLUTE)
+                .value(millis(quiet))
+                .test_type(test)
+                .delta(Int64 { hi: 0, lo: 0 })
+                .events(1);
+            server.sync_create_alarm(id, &about)?.check()?;
+            Ok(id)
+        };
+        let rests = alarm(TESTTYPE::POSITIVE_TRANSITION)?;
+        let stirs = alarm(TESTTYPE::NEGATIVE_TRANSITION)?;
+        let idle = duration(server.sync_query_counter(counter)?.reply()?.counter_value);
+        Ok(Self { server, rests, stirs, idle })
+    }
+
+    async fn tell(self, teller: &Teller) -> Result<std::convert::Infallible, Lost> {
+        // Only the wire's readiness is used; reading is the X client's.
+        let wire = std::os::unix::net::UnixStream::from(self.server.stream().as_fd().try_clone_to_owned()?);
+        let wire = UnixStream::from_std(wire)?;
+        self.read(teller)?;
+        loop {
+            wire.readable().await?;
+            let mut read = Ok(());
+            // Claiming "nothing left" makes the next wait a real one.
+            let _ = wire.try_io(Interest::READABLE, || {
+                read = self.read(teller);
+                Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
+            });
+            read?;
+        }
+    }
+
+    /// Tells of every alarm that has arrived.
+    fn read(&self, teller: &Teller) -> Result<(), Lost> {
+        while let Some(event) = self.server.poll_for_event()? {
+            let Event::SyncAlarmNotify(alarm) = event else { continue };
+            if alarm.alarm == self.stirs {
+                teller.reading(PresenceReading::Active { since: Instant::now() });
+            } else if alarm.alarm == self.rests {
+                let last_input = before_now(duration(alarm.counter_value));
+                teller.reading(PresenceReading::Idle { last_input });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn millis(span: Duration) -> Int64 {
+    let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    let [a, b, c, d, rest @ ..] = millis.to_be_bytes();
+    Int64 { hi: i32::from_be_bytes([a, b, c, d]), lo: u32::from_be_bytes(rest) }
+}
+
+fn duration(value: Int64) -> Duration {
+    let millis = (i64::from(value.hi) << 32) | i64::from(value.lo);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_64_bit_milliseconds() {
+        for span in [Duration::ZERO, Duration::from_millis(2_000), Duration::from_secs(5_000_000)] {
+            assert_eq!(duration(millis(span)), span);
+        }
+        assert_eq!(duration(Int64 { hi: -1, lo: 5 }), Duration::ZERO);
+    }
+}

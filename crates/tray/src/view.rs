@@ -1,0 +1,206 @@
+//! What the tray shows, made from one status.
+
+use idlewatt_control::{PauseFor, State, Status};
+use idlewatt_protocol::PauseCode;
+use serde::{Deserialize, Serialize};
+
+/// The longest status line of the menu, in characters; longer sentences are cut at a word.
+const STATUS_LINE: usize = 56;
+
+/// Everything the tray shows. Two equal views look the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrayView {
+    /// The glyph.
+    pub icon: Icon,
+    /// The program's name.
+    pub title: String,
+    /// What is happening and why, as one sentence.
+    pub tooltip: String,
+    /// From top to bottom.
+    pub menu: Vec<Item>,
+}
+
+/// The glyph, one artwork each in `icons/tray`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Icon {
+    /// Takes requests.
+    Sharing,
+    /// Gives the GPU back right now.
+    Yielding,
+    /// Does not share.
+    Paused,
+    /// Wants to, and reaches no network.
+    Offline,
+    /// Something wants a person.
+    Attention,
+}
+
+/// One line of the menu.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Item {
+    /// To be read, not chosen.
+    Text(String),
+    /// To be chosen.
+    Choice {
+        /// What it says.
+        label: String,
+        /// What it does.
+        action: Action,
+    },
+    /// A line between groups.
+    Separator,
+}
+
+/// What a person chose in the tray.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Open the window.
+    Open,
+    /// Stop sharing for a time.
+    Pause(PauseFor),
+    /// Share again, as far as the rules allow.
+    Resume,
+    /// Stop sharing and end the program.
+    Quit,
+}
+
+impl From<&Status> for TrayView {
+    fn from(status: &Status) -> Self {
+        let notice = status.attention.first();
+        let icon = match status.state {
+            // A yield lasts a moment and a person watches it; a notice waits.
+            State::Yielding => Icon::Yielding,
+            _ if notice.is_some() => Icon::Attention,
+            State::Sharing => Icon::Sharing,
+            State::Paused => Icon::Paused,
+            State::Offline => Icon::Offline,
+        };
+        let mut menu = vec![Item::Text(shorten(&status.sentence))];
+        if let Some(notice) = notice {
+            menu.push(choice(shorten(&notice.what), Action::Open));
+        }
+        menu.push(Item::Separator);
+        if status.reasons.iter().any(|reason| reason.code == PauseCode::PausedByHost) {
+            menu.push(choice("Resume sharing", Action::Resume));
+        } else {
+            menu.push(choice("Pause for 1 hour", Action::Pause(PauseFor::Seconds { seconds: 3_600 })));
+            menu.push(choice("Pause until tomorrow", Action::Pause(PauseFor::Tomorrow)));
+            menu.push(choice("Pause until I resume", Action::Pause(PauseFor::Resumed)));
+        }
+        menu.push(Item::Separator);
+        menu.push(choice("Open Idlewatt", Action::Open));
+        menu.push(choice("Stop sharing and quit", Action::Quit));
+        let tooltip = match notice {
+            Some(notice) => format!("{} {}", status.sentence, notice.what),
+            None => status.sentence.clone(),
+        };
+        Self { icon, title: "Idlewatt".to_owned(), tooltip, menu }
+    }
+}
+
+fn choice(label: impl Into<String>, action: Action) -> Item {
+    Item::Choice { label: label.into(), action }
+}
+
+/// As much of a sentence as a menu bears, cut at a word.
+fn shorten(sentence: &str) -> String {
+    let sentence = sentence.trim();
+    let Some((end, _)) = sentence.char_indices().nth(STATUS_LINE) else {
+        return sentence.trim_end_matches('.').to_owned();
+    };
+    let line = &sentence[..end];
+    // Whole sentences first: "Paused: you are here. Shares again …" needs only its beginning.
+    let cut = line.rfind(". ").or_else(|| line.rfind(' ')).unwrap_or(end);
+    let whole = line[cut..].starts_with(". ");
+    let text = line[..cut].trim_end_matches([',', ';', ':', ' ']);
+    if whole { text.to_owned() } else { format!("{text} …") }
+}
+
+#[cfg(test)]
+mod tests {
+    use idlewatt_control::{Notice, Presence, Reason, Today};
+    use idlewatt_protocol::UnixMillis;
+
+    use super::*;
+
+    fn status(state: State, sentence: &str, reasons: &[PauseCode]) -> Status {
+        let reason =
+            |code: &PauseCode| Reason { code: *code, text: String::new(), since: UnixMillis(0), until: None };
+        Status {
+            version: "0.1.0".to_owned(),
+            control: idlewatt_control::CONTROL_VERSION,
+            state,
+            sentence: sentence.to_owned(),
+            since: UnixMillis(0),
+            reasons: reasons.iter().map(reason).collect(),
+            presence: Presence::Away,
+            gpus: Vec::new(),
+            services: Vec::new(),
+            networks: Vec::new(),
+            today: Today::default(),
+            running: 0,
+            last_yield: None,
+            attention: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn sharing_offers_three_pauses() {
+        let status = status(State::Sharing, "Sharing: 2 requests running for garage.", &[]);
+        insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn yielding_says_so() {
+        let status = status(State::Yielding, "Giving the GPU back: you are here.", &[PauseCode::PersonHere]);
+        insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn a_pause_by_rule_may_still_be_made_longer_by_hand() {
+        let sentence = "Paused: you are here. Shares again 10 minutes after you leave.";
+        let status = status(State::Paused, sentence, &[PauseCode::PersonHere]);
+        insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn a_pause_by_hand_offers_to_resume() {
+        let status = status(State::Paused, "Paused by you until 18:00.", &[PauseCode::PausedByHost]);
+        insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn offline_says_what_is_out_of_reach() {
+        let status = status(State::Offline, "Offline: garage does not answer. Tries again by itself.", &[]);
+        insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn a_notice_takes_the_glyph_and_a_line() {
+        let mut status = status(State::Sharing, "Sharing: nobody asks right now.", &[]);
+        status.attention.push(Notice {
+            what: "garage refuses this node.".to_owned(),
+            why: "The invite was withdrawn.".to_owned(),
+            action: "Ask for a new invite.".to_owned(),
+        });
+        insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn a_long_sentence_is_cut_at_its_first_end_or_at_a_word() {
+        assert_eq!(
+            shorten("Paused: you are here. Shares again 10 minutes after you leave."),
+            "Paused: you are here"
+        );
+        assert_eq!(
+            shorten("Ready, no work: nobody in garage has asked for qwen3-30b-a3b-instruct since Tuesday"),
+            "Ready, no work: nobody in garage has asked for …"
+        );
+        let one_word = "ü".repeat(80);
+        assert_eq!(shorten(&one_word), format!("{} …", "ü".repeat(STATUS_LINE)));
+        assert_eq!(shorten(""), "");
+    }
+}
