@@ -3,9 +3,14 @@
 //! A machine takes inputs and [`Now`], gives back effects, and names its next wake-up. The same machines run in the
 //! daemon, in simulations and in unit tests with a manual clock.
 
+pub mod answer;
 pub mod device;
+pub mod duration;
 pub mod now;
+pub mod policy;
 pub mod presence;
+pub mod sentence;
+pub mod windows;
 pub mod work;
 
 pub use now::{Now, Wakeup};

@@ -24,6 +24,36 @@ impl Now {
         UnixMillis(self.wall.as_millisecond())
     }
 
+    /// The wall clock and date where the host is.
+    #[must_use]
+    pub fn local(&self) -> jiff::Zoned {
+        self.wall.to_zoned(self.zone.clone())
+    }
+
+    /// The local date, as totals are kept by: `2026-11-21`.
+    #[must_use]
+    pub fn day(&self) -> String {
+        self.local().date().to_string()
+    }
+
+    /// When the wall clock will show `wall`, by the monotonic one; now, where that is past.
+    #[must_use]
+    pub fn instant_of(&self, wall: Timestamp) -> Instant {
+        self.monotonic + Duration::try_from(wall.duration_since(self.wall)).unwrap_or_default()
+    }
+
+    /// What the wall clock shows at `instant`.
+    #[must_use]
+    pub fn wall_at(&self, instant: Instant) -> Timestamp {
+        let past = self.monotonic.saturating_duration_since(instant);
+        let ahead = instant.saturating_duration_since(self.monotonic);
+        let by = |span| jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX);
+        self.wall
+            .saturating_add(by(ahead))
+            .and_then(|wall| wall.saturating_sub(by(past)))
+            .unwrap_or(self.wall)
+    }
+
     /// The moment `by` later on both clocks; for tests and look-ahead.
     #[must_use]
     pub fn later(&self, by: Duration) -> Self {
