@@ -1,1 +1,6 @@
 //! The hub's rules as pure machines: requests, routing, session and ledger. No I/O, no clock, no threads.
+
+pub mod ledger;
+pub mod routing;
+pub mod session;
+pub mod settle;

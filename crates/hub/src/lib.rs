@@ -4,3 +4,4 @@
 //! the command line.
 
 pub mod serve;
+pub mod store;

@@ -1,0 +1,81 @@
+//! The data folder: who has it, and the hub's key in it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
+
+use super::OpenError;
+
+/// The operator's socket in the data folder.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+pub(super) const DATABASE: &str = "hub.db";
+const KEY: &str = "hub.key";
+const LOCK: &str = "hub.lock";
+
+/// The data folder when none is given: `$IDLEWATT_HOME/hub`, or the system's place for a program's data.
+#[must_use]
+pub fn default_folder() -> Option<PathBuf> {
+    if let Some(home) = std::env::var_os("IDLEWATT_HOME").filter(|home| !home.is_empty()) {
+        return Some(PathBuf::from(home).join("hub"));
+    }
+    directories::ProjectDirs::from("", "", "idlewatt-hub").map(|dirs| dirs.data_dir().to_owned())
+}
+
+/// Makes the folder where it is missing and takes it for this process, for as long as the file lives.
+pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
+    let unwritable = |error: io::Error| OpenError::unwritable(folder, &error);
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(unwritable)?;
+    let path = folder.join(LOCK);
+    let lock = owners_only().create(true).truncate(false).write(true).open(path).map_err(unwritable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unwritable(error)),
+    }
+}
+
+/// Reads the hub's key; `None` when there is no such file.
+pub(super) fn read_key(folder: &Path) -> Result<Option<SigningKey>, OpenError> {
+    let text = match fs::read_to_string(folder.join(KEY)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::unwritable(folder, &error)),
+    };
+    let seed: Option<[u8; 32]> =
+        HEXLOWER.decode(text.trim().as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    match seed {
+        Some(seed) => Ok(Some(SigningKey::from_bytes(&seed))),
+        None => Err(OpenError::KeyWrong(folder.to_owned())),
+    }
+}
+
+/// Makes a new key and keeps it before it is used.
+pub(super) fn make_key(folder: &Path) -> Result<SigningKey, OpenError> {
+    let seed: [u8; 32] = rand::random();
+    let keep = || -> io::Result<()> {
+        let draft = folder.join("hub.key.new");
+        let mut file = owners_only().create(true).truncate(true).write(true).open(&draft)?;
+        writeln!(file, "{}", HEXLOWER.encode(&seed))?;
+        file.sync_all()?;
+        fs::rename(draft, folder.join(KEY))?;
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    };
+    keep().map_err(|error| OpenError::unwritable(folder, &error))?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+fn owners_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}

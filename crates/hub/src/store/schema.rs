@@ -1,0 +1,70 @@
+//! The database's form, forward only: `user_version` counts the migrations that were applied.
+//!
+//! A migration, once released, is never changed; a newer database is refused and left as it is.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::OpenError;
+use super::folder::DATABASE;
+use super::people::set_setting;
+use super::writer::now;
+
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+
+/// Opens the database for the one writer and brings it to this build's form.
+pub(super) fn open(folder: &Path) -> Result<Connection, OpenError> {
+    let refused = |error: rusqlite::Error| OpenError::sqlite(folder, &error);
+    let mut db = Connection::open(folder.join(DATABASE)).map_err(refused)?;
+    // Before anything is written, so that a newer database is left untouched.
+    let version = known_version(folder, &db)?;
+    let prepare = |db: &mut Connection| -> rusqlite::Result<()> {
+        db.busy_timeout(Duration::from_secs(5))?;
+        db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+        db.pragma_update(None, "synchronous", "full")?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        db.set_prepared_statement_cache_capacity(64);
+        for (migration, number) in MIGRATIONS.iter().zip(1..).skip(version) {
+            let tx = db.transaction()?;
+            tx.execute_batch(migration)?;
+            tx.pragma_update(None, "user_version", number)?;
+            tx.commit()?;
+        }
+        // Finds a read-only or full disk now rather than at the first settlement.
+        set_setting(db, "opened", &now().0.to_string())
+    };
+    prepare(&mut db).map_err(refused)?;
+    Ok(db)
+}
+
+/// Opens the database to look only; another process may be its writer.
+pub(super) fn open_to_read(folder: &Path) -> Result<Connection, OpenError> {
+    let path = folder.join(DATABASE);
+    if !path.exists() {
+        return Err(OpenError::NoHub(folder.to_owned()));
+    }
+    // Reading a write-ahead log needs its shared index, hence write access where there is some.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)
+        .and_then(|db| db.busy_timeout(Duration::from_secs(5)).map(|()| db))
+        .map_err(|error| OpenError::sqlite(folder, &error))?;
+    if known_version(folder, &db)? == 0 {
+        return Err(OpenError::NoHub(folder.to_owned()));
+    }
+    Ok(db)
+}
+
+fn known_version(folder: &Path, db: &Connection) -> Result<usize, OpenError> {
+    let found: i64 = db
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|error| OpenError::sqlite(folder, &error))?;
+    match usize::try_from(found) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => {
+            let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+            Err(OpenError::Newer { folder: folder.to_owned(), found, known })
+        }
+    }
+}

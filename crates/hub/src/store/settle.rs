@@ -1,0 +1,347 @@
+//! Settling: from what a request came to, to one posting, one signed receipt and the word to its nodes.
+
+use std::collections::HashMap;
+
+use idlewatt_hub_core::ledger::{AccountName, Bill, Journal, Posting, PostingId, Purpose, Share, bill};
+use idlewatt_protocol::limits::MAX_BATCH;
+use idlewatt_protocol::message::{Endpoint, Outcome, Posted};
+use idlewatt_protocol::receipt::{Envelope, RECEIPT_TYPE, Receipt, ReceiptFile, Segment, Signed, sign_batch};
+use idlewatt_protocol::{Artefact, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::journal::SqliteJournal;
+use super::writer::{Waiting, Writer, now};
+use super::{Reservation, StoreError};
+
+/// What one answered request came to. The store adds the bill, the signature and the place in the chain.
+#[derive(Debug)]
+pub struct Settlement {
+    /// What was set aside for it; names the request and its consumer's account.
+    pub reservation: Reservation,
+    /// The model that was asked for.
+    pub model: String,
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Salt of the commitments.
+    pub salt: Nonce,
+    /// Over the body as the consumer sent it.
+    pub request_commitment: Digest,
+    /// Over the content as delivered.
+    pub response_commitment: Digest,
+    /// Who answered, in order; usage within the bounds of admission.
+    pub segments: Vec<SegmentFacts>,
+    /// How segments were joined: `single`.
+    pub joined: String,
+    /// The agreed price.
+    pub price: Price,
+    /// What is known of the artefact: `declared`.
+    pub verification: String,
+    /// When it was admitted.
+    pub started: UnixMillis,
+}
+
+/// One node's part.
+#[derive(Clone, Debug)]
+pub struct SegmentFacts {
+    /// The node.
+    pub node: PublicKey,
+    /// What it declared to serve.
+    pub artefact: Artefact,
+    /// Tokens to be billed.
+    pub usage: Usage,
+    /// Its own word, checked by the gateway, or why there is none.
+    pub statement: Signed,
+}
+
+/// A request that is settled, durably.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The receipt and its salt, for the consumer.
+    pub file: ReceiptFile,
+    /// What its nodes are told, each its own.
+    pub postings: Vec<(PublicKey, Posted)>,
+}
+
+/// One settlement of a group, staged in the ledger.
+struct Staged {
+    waiting: Waiting,
+    posting: Posting,
+    bill: Bill,
+    receipt: Vec<u8>,
+}
+
+impl Writer {
+    /// Settles the group with one signature and one write. What the disk refused stays in it.
+    pub(super) fn settle(&mut self, group: &mut Vec<Waiting>) {
+        while !group.is_empty() {
+            let rest = group.split_off(group.len().min(MAX_BATCH));
+            let mut refused = self.settle_batch(std::mem::replace(group, rest));
+            if !refused.is_empty() {
+                refused.append(group);
+                *group = refused;
+                return;
+            }
+        }
+    }
+
+    /// Gives back what the disk refused, and may take later.
+    fn settle_batch(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let mut chain = self.last_receipt;
+        let mut staged = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            let reservation = &waiting.settlement.reservation;
+            let before = settled(&self.db, reservation.request(), reservation.account());
+            let answer = match before {
+                Ok(Some(settled)) => Ok(settled),
+                Ok(None) => match self.stage(&waiting, &mut chain) {
+                    Ok((posting, bill, receipt)) => {
+                        staged.push(Staged { waiting, posting, bill, receipt });
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &answer {
+                tracing::error!(request = %reservation.request(), %error, "an answered request was not settled");
+            }
+            let _ = waiting.reply.send(answer);
+        }
+        if staged.is_empty() {
+            return Vec::new();
+        }
+        let payloads: Vec<Vec<u8>> = staged.iter_mut().map(|one| std::mem::take(&mut one.receipt)).collect();
+        let envelopes = sign_batch(&self.state.hub_key, RECEIPT_TYPE, &payloads);
+        let (settled, sequences) = self.word_to_nodes(&staged, envelopes);
+        match self.keep(&staged, &settled, &sequences) {
+            Ok(()) => {
+                self.disk_refuses(None);
+                self.last_receipt = chain;
+                let mut ledger = self.state.ledger();
+                for one in &staged {
+                    ledger.commit(&one.posting);
+                }
+                drop(ledger);
+                let mut nodes = self.state.nodes_mut();
+                for (key, seq) in sequences {
+                    if let Some(node) = nodes.get_mut(&key) {
+                        node.posted_seq = seq;
+                    }
+                }
+                drop(nodes);
+                for (one, settled) in staged.into_iter().zip(settled) {
+                    // A consumer that is gone can still fetch its receipt.
+                    let _ = one.waiting.reply.send(Ok(settled));
+                }
+                Vec::new()
+            }
+            Err(error) => {
+                let mut ledger = self.state.ledger();
+                for one in &staged {
+                    ledger.roll_back(one.posting.id);
+                }
+                drop(ledger);
+                // A broken constraint stays broken; anything else is the disk's, and passes.
+                if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
+                    tracing::error!(%error, requests = staged.len(), "settlements contradict the database");
+                    for one in staged {
+                        let _ = one.waiting.reply.send(Err(StoreError::Unreadable("settlements")));
+                    }
+                    return Vec::new();
+                }
+                self.disk_refuses(Some(&error));
+                staged.into_iter().map(|one| one.waiting).collect()
+            }
+        }
+    }
+
+    /// Bills one settlement, stages its posting and writes its receipt's payload, chained to the one before.
+    fn stage(
+        &self,
+        waiting: &Waiting,
+        chain: &mut Option<Digest>,
+    ) -> Result<(Posting, Bill, Vec<u8>), StoreError> {
+        let settlement = &*waiting.settlement;
+        let account = settlement.reservation.account();
+        let mut shares = Vec::with_capacity(settlement.segments.len());
+        for segment in &settlement.segments {
+            let account = self.state.nodes().get(&segment.node).map(|node| node.account.clone());
+            let account = account.ok_or(StoreError::UnknownNode(segment.node))?;
+            shares.push(Share { account, usage: segment.usage });
+        }
+        let bill = bill(account, settlement.price, self.state.fee, &shares);
+        let issued = now();
+        let posting = Posting {
+            id: PostingId::from(settlement.reservation.request()),
+            at: issued,
+            purpose: Purpose::Request,
+            from: account.clone(),
+            reserved: settlement.reservation.amount(),
+            credits: bill.credits(&shares),
+        };
+        let receipt = self.receipt(settlement, &bill, issued, *chain);
+        let payload = serde_json::to_vec(&receipt).map_err(|_| StoreError::Unreadable("a receipt"))?;
+        self.state.ledger().stage(&posting)?;
+        *chain = Some(Digest::of(&payload));
+        Ok((posting, bill, payload))
+    }
+
+    fn receipt(
+        &self,
+        settlement: &Settlement,
+        bill: &Bill,
+        issued: UnixMillis,
+        previous: Option<Digest>,
+    ) -> Receipt {
+        let segments = settlement.segments.iter().zip(&bill.earned).map(|(segment, earned)| Segment {
+            node: segment.node,
+            artefact: segment.artefact.clone(),
+            usage: segment.usage,
+            earned: *earned,
+            statement: segment.statement.clone(),
+        });
+        Receipt {
+            id: settlement.reservation.request(),
+            hub: PublicKey::from(&self.state.hub_key),
+            consumer: self.state.pseudonym(settlement.reservation.account()),
+            model: settlement.model.clone(),
+            endpoint: settlement.endpoint,
+            outcome: settlement.outcome,
+            salt_digest: Digest::of(&settlement.salt.0),
+            request_commitment: settlement.request_commitment,
+            response_commitment: settlement.response_commitment,
+            segments: segments.collect(),
+            joined: settlement.joined.clone(),
+            price: settlement.price,
+            cost: bill.cost,
+            fee: bill.fee,
+            verification: settlement.verification.clone(),
+            started: settlement.started,
+            issued,
+            previous,
+        }
+    }
+
+    /// Numbers what each node is told; the numbers are taken only once they are kept.
+    fn word_to_nodes(
+        &self,
+        staged: &[Staged],
+        envelopes: Vec<Envelope>,
+    ) -> (Vec<Settled>, HashMap<PublicKey, u64>) {
+        let nodes = self.state.nodes();
+        let mut sequences: HashMap<PublicKey, u64> = HashMap::new();
+        let settled = staged.iter().zip(envelopes).map(|(one, envelope)| {
+            let settlement = &*one.waiting.settlement;
+            let receipt = envelope.payload_digest().unwrap_or(Digest([0; 32]));
+            let postings = settlement.segments.iter().zip(&one.bill.earned).map(|(segment, earned)| {
+                let last = sequences
+                    .entry(segment.node)
+                    .or_insert_with(|| nodes.get(&segment.node).map_or(0, |node| node.posted_seq));
+                *last += 1;
+                let posted = Posted {
+                    seq: *last,
+                    request: settlement.reservation.request(),
+                    usage: segment.usage,
+                    earned: *earned,
+                    signed: matches!(segment.statement, Signed::Signed(_)),
+                    receipt,
+                };
+                (segment.node, posted)
+            });
+            let postings = postings.collect();
+            Settled { file: ReceiptFile { receipt: envelope, salt: Some(settlement.salt) }, postings }
+        });
+        (settled.collect(), sequences)
+    }
+
+    /// Everything of the group in one transaction.
+    fn keep(
+        &mut self,
+        staged: &[Staged],
+        settled: &[Settled],
+        sequences: &HashMap<PublicKey, u64>,
+    ) -> rusqlite::Result<()> {
+        let tx = self.db.transaction()?;
+        let moving: Vec<Posting> = staged
+            .iter()
+            .map(|one| &one.posting)
+            .filter(|posting| !posting.credits.is_empty())
+            .cloned()
+            .collect();
+        SqliteJournal(&tx).append(&moving)?;
+        {
+            let mut receipt = tx.prepare_cached(
+                "INSERT INTO receipt (id, account, envelope, salt, postings) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            let mut word = tx.prepare_cached("INSERT INTO node_posting VALUES (?1, ?2, ?3)")?;
+            for (one, settled) in staged.iter().zip(settled) {
+                let settlement = &*one.waiting.settlement;
+                receipt.execute(params![
+                    settlement.reservation.request().0,
+                    settlement.reservation.account().as_str(),
+                    json(&settled.file.receipt)?,
+                    settlement.salt.0,
+                    json(&settled.postings)?,
+                ])?;
+                let row = tx.last_insert_rowid();
+                for (node, posted) in &settled.postings {
+                    word.execute(params![node.0, i64::try_from(posted.seq).unwrap_or(i64::MAX), row])?;
+                }
+            }
+            let mut last = tx.prepare_cached("UPDATE node SET posted_seq = ?2 WHERE key = ?1")?;
+            for (node, seq) in sequences {
+                last.execute(params![node.0, i64::try_from(*seq).unwrap_or(i64::MAX)])?;
+            }
+        }
+        tx.commit()
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// Whether the request has its receipt.
+pub(super) fn is_settled(db: &Connection, request: RequestId) -> Result<bool, StoreError> {
+    let mut find = db.prepare_cached("SELECT 1 FROM receipt WHERE id = ?1")?;
+    Ok(find.query_row([request.0], |_| Ok(())).optional()?.is_some())
+}
+
+/// The receipt of a request, if it is this account's.
+pub(super) fn receipt(
+    db: &Connection,
+    request: RequestId,
+    account: &AccountName,
+) -> Result<Option<ReceiptFile>, StoreError> {
+    Ok(settled(db, request, account)?.map(|settled| settled.file))
+}
+
+/// What was settled for a request of this account.
+fn settled(
+    db: &Connection,
+    request: RequestId,
+    account: &AccountName,
+) -> Result<Option<Settled>, StoreError> {
+    let mut find =
+        db.prepare_cached("SELECT envelope, salt, postings FROM receipt WHERE id = ?1 AND account = ?2")?;
+    let row = find.query_row(params![request.0, account.as_str()], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
+    });
+    let Some((envelope, salt, postings)) = row.optional()? else { return Ok(None) };
+    let unreadable = |_| StoreError::Unreadable("a receipt");
+    let receipt = serde_json::from_str(&envelope).map_err(unreadable)?;
+    let postings = serde_json::from_str(&postings).map_err(unreadable)?;
+    Ok(Some(Settled { file: ReceiptFile { receipt, salt: Some(Nonce(salt)) }, postings }))
+}
+
+/// Digest of the newest receipt's payload.
+pub(super) fn last_receipt(db: &Connection) -> rusqlite::Result<Option<Digest>> {
+    let envelope: Option<String> = db
+        .query_row("SELECT envelope FROM receipt ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    Ok(envelope
+        .and_then(|text| serde_json::from_str::<Envelope>(&text).ok())
+        .and_then(|envelope| envelope.payload_digest()))
+}
