@@ -260,16 +260,7 @@ impl Envelope {
     /// # Errors
     /// When the envelope is malformed, of another type, or the signature does not fit.
     pub fn open(&self, payload_type: &'static str, what: &'static str) -> Result<Vec<u8>, VerifyError> {
-        if self.payload_type != payload_type {
-            return Err(VerifyError::Type { found: self.payload_type.clone(), expected: payload_type });
-        }
-        let payload = BASE64.decode(self.payload.as_bytes()).map_err(|_| VerifyError::Malformed(what))?;
-        let root = self.root(leaf(payload_type, &payload)).ok_or(VerifyError::Malformed(what))?;
-        if self.keyid.verifies(&pre_authentication(ROOT_TYPE, &root), &self.sig.0) {
-            Ok(payload)
-        } else {
-            Err(VerifyError::Signature(what))
-        }
+        Opener::default().open(self, payload_type, what)
     }
 
     /// Like [`open`](Self::open), read as JSON.
@@ -307,6 +298,41 @@ impl Envelope {
             width = width.div_ceil(2);
         }
         path.next().is_none().then_some(hash)
+    }
+}
+
+/// Opens the envelopes of one batch and checks the signature of their common root only once.
+#[derive(Clone, Debug, Default)]
+pub struct Opener {
+    /// The root that was found to be signed last, by whom.
+    signed: Option<([u8; 32], PublicKey, SignatureBytes)>,
+}
+
+impl Opener {
+    /// As [`Envelope::open`].
+    ///
+    /// # Errors
+    /// As `Envelope::open`.
+    pub fn open(
+        &mut self,
+        envelope: &Envelope,
+        payload_type: &'static str,
+        what: &'static str,
+    ) -> Result<Vec<u8>, VerifyError> {
+        if envelope.payload_type != payload_type {
+            return Err(VerifyError::Type { found: envelope.payload_type.clone(), expected: payload_type });
+        }
+        let payload = BASE64.decode(envelope.payload.as_bytes()).map_err(|_| VerifyError::Malformed(what))?;
+        let root = envelope.root(leaf(payload_type, &payload)).ok_or(VerifyError::Malformed(what))?;
+        let signed = (root, envelope.keyid, envelope.sig);
+        if self.signed == Some(signed)
+            || envelope.keyid.verifies(&pre_authentication(ROOT_TYPE, &root), &envelope.sig.0)
+        {
+            self.signed = Some(signed);
+            Ok(payload)
+        } else {
+            Err(VerifyError::Signature(what))
+        }
     }
 }
 
@@ -517,6 +543,13 @@ mod tests {
             let payloads: Vec<Vec<u8>> = (0..count).map(|i| i.to_string().into_bytes()).collect();
             let envelopes = sign_batch(&key, STATEMENT_TYPE, &payloads);
             let i = pick.index(count);
+            let mut opener = Opener::default();
+            for (envelope, payload) in envelopes.iter().zip(&payloads) {
+                prop_assert_eq!(opener.open(envelope, STATEMENT_TYPE, "x"), Ok(payload.clone()));
+            }
+            let mut forged = envelopes[i].clone();
+            forged.sig.0[0] ^= 1;
+            prop_assert!(opener.open(&forged, STATEMENT_TYPE, "x").is_err());
             prop_assert_eq!(envelopes[i].open(STATEMENT_TYPE, "x"), Ok(payloads[i].clone()));
             let mut other = envelopes[i].clone();
             other.payload = BASE64.encode(b"forged");

@@ -115,6 +115,8 @@ pub struct Reading {
     pub text: String,
     /// Whether it carries anything generated: content, reasoning or a tool call. One such event counts as a token.
     pub generated: bool,
+    /// Whether it carries reasoning or tool calls: tokens that `text` does not show.
+    pub hidden: bool,
     /// Usage, where present.
     pub usage: Option<ServerUsage>,
     /// llama.cpp's timings, where present.
@@ -139,7 +141,7 @@ impl Reading {
         for choice in piece.choices {
             let said = choice.delta.or(choice.message);
             if let Some(said) = said {
-                reading.generated |=
+                reading.hidden |=
                     said.reasoning_content.is_some_and(|text| !text.is_empty()) || said.tool_calls.is_some();
                 if let Some(content) = said.content {
                     reading.text.push_str(&content);
@@ -152,7 +154,7 @@ impl Reading {
                 reading.finish_reason = Some(reason.into_owned());
             }
         }
-        reading.generated |= !reading.text.is_empty();
+        reading.generated = reading.hidden || !reading.text.is_empty();
         Some(reading)
     }
 }
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn reasoning_and_tool_calls_count_as_generated_but_are_not_content() {
         let thought = Reading::of(br#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#).unwrap();
-        assert!(thought.generated && thought.text.is_empty());
+        assert!(thought.generated && thought.hidden && thought.text.is_empty());
         let call = Reading::of(br#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#).unwrap();
         assert!(call.generated && call.text.is_empty());
     }

@@ -1,0 +1,430 @@
+//! The hub's side of one node session, as a pure machine: frames and time in, meaning or a [`Breach`] out.
+//!
+//! The machine keeps the table of streams and holds a node to the protocol: order within a stream, exact offsets, credit,
+//! sizes, counts and heartbeats. It trusts nothing that a node says and keeps no bytes. Whoever owns a stream (a waiting
+//! consumer) is the type parameter `T`, which the machine carries and never looks into.
+//!
+//! Not here: sockets and storage (the hub's shell), whether a statement is believed ([`crate::settle`]), and which node
+//! gets a request ([`crate::routing`]).
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use idlewatt_protocol::frame::{Frame, Kind};
+use idlewatt_protocol::limits::{
+    CREDIT_TIMEOUT, HEARTBEAT, MAX_BATCH, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, MAX_RESPONSE_BODY,
+    MAX_SERVICES, MAX_STREAMS, MISSED_HEARTBEATS, STREAM_WINDOW,
+};
+use idlewatt_protocol::message::{
+    CancelReason, End, HubMessage, NodeMessage, Outcome, RefusalCode, Refuse, RefuseCode, Request, State,
+};
+use idlewatt_protocol::receipt::Envelope;
+use idlewatt_protocol::{ServiceOffer, UnixMillis, Usage};
+
+/// A cancelled stream whose node sends no `end` for this long is a breach: its slot would be lost for good.
+pub const CANCEL_GRACE: Duration = CREDIT_TIMEOUT;
+
+/// A credit message is worth its bytes once this much of the window is free again.
+const CREDIT_STEP: u64 = STREAM_WINDOW / 4;
+
+/// What a node did that the protocol forbids: the sentence names the limit. The session ends with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Breach(pub String);
+
+impl Breach {
+    /// The last message that this node gets.
+    #[must_use]
+    pub fn refuse(&self) -> Refuse {
+        Refuse {
+            code: RefuseCode::Protocol,
+            message: format!("The hub ended this session: {}. Update the node's program.", self.0),
+        }
+    }
+}
+
+fn breach<T>(what: impl Into<String>) -> Result<T, Breach> {
+    Err(Breach(what.into()))
+}
+
+/// One thing to put on the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A text frame.
+    Control(HubMessage),
+    /// A binary frame.
+    Body(Frame),
+}
+
+/// What a text frame meant. Owners come back by reference while the stream runs and by value when it is over.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard<'a, T> {
+    /// Everything the node offers now.
+    Offer(Vec<ServiceOffer>),
+    /// Whether it takes work.
+    State(State),
+    /// An answer begins.
+    Head {
+        /// Who waits for it.
+        owner: &'a T,
+        /// The model server's HTTP status.
+        status: u16,
+        /// Whether events follow rather than one JSON body.
+        streaming: bool,
+    },
+    /// An answer is over.
+    Ended {
+        /// Who waited for it.
+        owner: T,
+        /// How it ended; length and counts are within this stream's bounds.
+        end: End,
+    },
+    /// The request was not taken.
+    Refused {
+        /// Who waits.
+        owner: T,
+        /// Why.
+        code: RefusalCode,
+    },
+    /// Signed statements, none of them checked yet.
+    Statements(Vec<Envelope>),
+    /// The host took the GPU back: nothing new until the next `state`.
+    Yield,
+    /// The node stops soon: nothing new.
+    Drain {
+        /// When.
+        by: UnixMillis,
+    },
+}
+
+/// What is due at a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// A ping.
+    Ping,
+    /// The node is gone: it left [`MISSED_HEARTBEATS`] pings unanswered.
+    Dead,
+}
+
+#[derive(Debug)]
+struct Stream<T> {
+    owner: T,
+    most: Most,
+    has_head: bool,
+    /// The node marked its last frame.
+    is_full: bool,
+    received: u64,
+    credit: u64,
+    cancelled: Option<Cancelled>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cancelled {
+    delivered: u64,
+    at: Instant,
+}
+
+/// The table of one node's streams, and its heartbeat.
+#[derive(Debug)]
+pub struct Session<T> {
+    streams: HashMap<u32, Stream<T>>,
+    next_stream: u32,
+    next_ping: Instant,
+    unanswered: u32,
+}
+
+impl<T> Session<T> {
+    /// A session whose handshake has just ended.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { streams: HashMap::new(), next_stream: 1, next_ping: now + HEARTBEAT, unanswered: 0 }
+    }
+
+    /// Streams that run now, cancelled ones included until their `end`.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Opens a stream for `owner`. `request.stream` and `request.body_bytes` are filled in here. `None` when the node
+    /// already has [`MAX_STREAMS`].
+    pub fn open(
+        &mut self,
+        owner: T,
+        mut request: Request,
+        most: Most,
+        body: &Bytes,
+    ) -> Option<(u32, Vec<Outgoing>)> {
+        if self.streams.len() >= MAX_STREAMS {
+            return None;
+        }
+        while self.streams.contains_key(&self.next_stream) {
+            self.next_stream = self.next_stream.wrapping_add(1);
+        }
+        let stream = self.next_stream;
+        self.next_stream = self.next_stream.wrapping_add(1);
+        request.stream = stream;
+        request.body_bytes = body.len() as u64;
+        self.streams.insert(
+            stream,
+            Stream {
+                owner,
+                most,
+                has_head: false,
+                is_full: false,
+                received: 0,
+                credit: STREAM_WINDOW,
+                cancelled: None,
+            },
+        );
+        let mut out = Vec::with_capacity(2 + body.len() / MAX_FRAME_PAYLOAD);
+        out.push(Outgoing::Control(HubMessage::Request(request)));
+        let mut rest = body.clone();
+        let mut offset = 0;
+        loop {
+            let payload = rest.split_to(rest.len().min(MAX_FRAME_PAYLOAD));
+            let next = offset + payload.len() as u64;
+            out.push(Outgoing::Body(Frame {
+                kind: Kind::Body,
+                last: rest.is_empty(),
+                stream,
+                offset,
+                payload,
+            }));
+            offset = next;
+            if rest.is_empty() {
+                return Some((stream, out));
+            }
+        }
+    }
+
+    /// The consumer took everything up to `offset`: the credit to send, when it is worth a message.
+    pub fn consumed(&mut self, stream: u32, offset: u64) -> Option<HubMessage> {
+        let open = self.streams.get_mut(&stream).filter(|open| open.cancelled.is_none())?;
+        let credit = offset.min(open.received) + STREAM_WINDOW;
+        if credit < open.credit + CREDIT_STEP {
+            return None;
+        }
+        open.credit = credit;
+        Some(HubMessage::Credit { stream, offset: credit })
+    }
+
+    /// Stops a stream of which `delivered` bytes reached the consumer; `None` when it is already over. What still comes
+    /// of it is checked and dropped.
+    pub fn cancel(
+        &mut self,
+        now: Instant,
+        stream: u32,
+        delivered: u64,
+        reason: CancelReason,
+    ) -> Option<HubMessage> {
+        let open = self.streams.get_mut(&stream).filter(|open| open.cancelled.is_none())?;
+        let delivered = delivered.min(open.received);
+        open.cancelled = Some(Cancelled { delivered, at: now });
+        Some(HubMessage::Cancel { stream, delivered, reason })
+    }
+
+    /// The session is over: everyone who still waits.
+    pub fn close(&mut self) -> impl Iterator<Item = T> + use<'_, T> {
+        self.streams.drain().map(|(_, stream)| stream.owner)
+    }
+
+    /// A sign of life that carries nothing, such as a pong.
+    pub fn alive(&mut self) {
+        self.unanswered = 0;
+    }
+
+    /// When [`tick`](Self::tick) wants to be called next.
+    #[must_use]
+    pub fn next_tick(&self) -> Instant {
+        self.next_ping
+    }
+
+    /// What is due now.
+    ///
+    /// # Errors
+    /// When a cancelled stream was never ended.
+    pub fn tick(&mut self, now: Instant) -> Result<Due, Breach> {
+        if now < self.next_ping {
+            return Ok(Due::Nothing);
+        }
+        if self.unanswered >= MISSED_HEARTBEATS {
+            return Ok(Due::Dead);
+        }
+        let overdue = |open: &Stream<T>| {
+            open.cancelled.is_some_and(|cancelled| now.duration_since(cancelled.at) > CANCEL_GRACE)
+        };
+        if let Some((stream, _)) = self.streams.iter().find(|(_, open)| overdue(open)) {
+            return breach(format!("stream {stream} was cancelled and not ended within {CANCEL_GRACE:?}"));
+        }
+        self.unanswered += 1;
+        self.next_ping = now + HEARTBEAT;
+        Ok(Due::Ping)
+    }
+
+    /// A binary frame: to whom which bytes go, or `None` for bytes of a cancelled stream.
+    ///
+    /// # Errors
+    /// When the frame is malformed, of a stream the node does not own, out of order, out of place or past a limit.
+    pub fn binary(&mut self, bytes: &Bytes) -> Result<Option<(&T, Bytes)>, Breach> {
+        self.alive();
+        let frame = Frame::decode(bytes).map_err(|error| Breach(error.to_string()))?;
+        let (stream, length) = (frame.stream, frame.payload.len() as u64);
+        if frame.kind != Kind::Data {
+            return breach("a node sends no request bodies");
+        }
+        let Some(open) = self.streams.get_mut(&stream) else {
+            return breach(format!("data for stream {stream}, which is not open"));
+        };
+        if !open.has_head {
+            return breach(format!("data of stream {stream} before its head"));
+        }
+        if open.is_full {
+            return breach(format!("data of stream {stream} after its last frame"));
+        }
+        if frame.offset != open.received {
+            return breach(format!(
+                "data of stream {stream} at offset {}, where {} was next",
+                frame.offset, open.received
+            ));
+        }
+        if length == 0 && !frame.last {
+            return breach(format!("an empty frame of stream {stream}"));
+        }
+        let received = open.received + length;
+        if received > open.credit {
+            return breach(format!(
+                "stream {stream} reached byte {received} with a credit of {}",
+                open.credit
+            ));
+        }
+        if received > MAX_RESPONSE_BODY {
+            return breach(format!(
+                "stream {stream} passed the limit of {MAX_RESPONSE_BODY} bytes an answer"
+            ));
+        }
+        open.received = received;
+        open.is_full = frame.last;
+        Ok(open.cancelled.is_none().then_some((&open.owner, frame.payload)))
+    }
+
+    /// A text frame.
+    ///
+    /// # Errors
+    /// When it is no message of this protocol, out of order, about a stream the node does not own, or past a limit.
+    pub fn text(&mut self, text: &str) -> Result<Heard<'_, T>, Breach> {
+        self.alive();
+        if text.len() > MAX_CONTROL_BYTES {
+            return breach(format!(
+                "a message of {} bytes is over the limit of {MAX_CONTROL_BYTES}",
+                text.len()
+            ));
+        }
+        let message: NodeMessage = serde_json::from_str(text)
+            .map_err(|error| Breach(format!("a text frame is no message of this protocol ({error})")))?;
+        match message {
+            NodeMessage::Hello(_) => breach("a second hello"),
+            NodeMessage::Offer { services } => offer(services).map(Heard::Offer),
+            NodeMessage::State(state) => Ok(Heard::State(state)),
+            NodeMessage::Head { stream, status, streaming } => {
+                let Some(open) = self.streams.get_mut(&stream) else {
+                    return breach(format!("a head for stream {stream}, which is not open"));
+                };
+                if open.has_head {
+                    return breach(format!("a second head of stream {stream}"));
+                }
+                if !(200..=599).contains(&status) {
+                    return breach(format!("status {status} is no HTTP status of an answer"));
+                }
+                open.has_head = true;
+                Ok(Heard::Head { owner: &open.owner, status, streaming })
+            }
+            NodeMessage::End(end) => self.end(end),
+            NodeMessage::Refused { stream, code } => {
+                let Some(open) = self.streams.remove(&stream) else {
+                    return breach(format!("stream {stream}, which is not open, is refused"));
+                };
+                if open.has_head {
+                    return breach(format!("stream {stream} is refused after its head"));
+                }
+                Ok(Heard::Refused { owner: open.owner, code })
+            }
+            NodeMessage::Statements { statements } if statements.len() > MAX_BATCH => {
+                breach(format!("{} statements at once, the limit is {MAX_BATCH}", statements.len()))
+            }
+            NodeMessage::Statements { statements } => Ok(Heard::Statements(statements)),
+            NodeMessage::Yield => Ok(Heard::Yield),
+            NodeMessage::Drain { by } => Ok(Heard::Drain { by }),
+        }
+    }
+
+    fn end(&mut self, end: End) -> Result<Heard<'_, T>, Breach> {
+        let Some(open) = self.streams.remove(&end.stream) else {
+            return breach(format!("an end of stream {}, which is not open", end.stream));
+        };
+        let is_cut = open.cancelled.is_some_and(|cancelled| cancelled.delivered == end.length);
+        if end.length != open.received && !is_cut {
+            return breach(format!(
+                "stream {} ended at {} bytes after {} were sent",
+                end.stream, end.length, open.received
+            ));
+        }
+        if end.outcome == Outcome::Complete && !open.has_head {
+            return breach(format!("stream {} ended complete without a head", end.stream));
+        }
+        open.most.holds(end.usage)?;
+        Ok(Heard::Ended { owner: open.owner, end })
+    }
+}
+
+/// The most tokens that an answer can be billed for; the reservation covers exactly these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// One a body byte and [`TEMPLATE_ALLOWANCE`](idlewatt_protocol::limits::TEMPLATE_ALLOWANCE), at most the context.
+    pub prompt: u32,
+    /// `max_tokens`; none for an embedding.
+    pub completion: u32,
+}
+
+impl Most {
+    /// Holds a claimed usage to this.
+    ///
+    /// # Errors
+    /// When it claims more.
+    pub fn holds(self, usage: Usage) -> Result<(), Breach> {
+        let Self { prompt, completion } = self;
+        if usage.prompt > prompt {
+            return breach(format!("{} prompt tokens claimed, this request can have {prompt}", usage.prompt));
+        }
+        if usage.completion > completion {
+            return breach(format!(
+                "{} completion tokens claimed, {completion} were allowed",
+                usage.completion
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn offer(services: Vec<ServiceOffer>) -> Result<Vec<ServiceOffer>, Breach> {
+    if services.len() > MAX_SERVICES {
+        return breach(format!("{} services offered, the limit is {MAX_SERVICES}", services.len()));
+    }
+    let mut names = HashSet::with_capacity(services.len());
+    for service in &services {
+        if let Some(limit) = service.breach() {
+            return breach(format!("an offer breaks a limit: {limit}"));
+        }
+        if !names.insert(service.service.as_str()) {
+            return breach("two services of one offer share a name");
+        }
+    }
+    Ok(services)
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
