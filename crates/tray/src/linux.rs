@@ -27,7 +27,8 @@ pub async fn run(
     actions: mpsc::Sender<Action>,
 ) -> Result<(), TrayError> {
     let mut scheme = scheme::watch().await;
-    let item = Panel { view: view.borrow_and_update().clone(), dark: scheme.dark(), actions };
+    let mut shown = view.borrow_and_update().clone();
+    let item = Panel { view: shown.clone(), dark: scheme.dark(), actions };
     let handle = item.assume_sni_available(true).spawn().await.map_err(TrayError::NoBus)?;
     loop {
         tokio::select! {
@@ -35,8 +36,10 @@ pub async fn run(
                 if changed.is_err() {
                     break;
                 }
-                let next = view.borrow_and_update().clone();
-                handle.update(|item| item.view = next).await;
+                if *view.borrow_and_update() != shown {
+                    shown.clone_from(&view.borrow());
+                    handle.update(|item| item.view = shown.clone()).await;
+                }
             }
             () = scheme.changed() => {
                 let dark = scheme.dark();
