@@ -1,0 +1,30 @@
+// Light, dark, or as the system says. Kept on this machine, in this browser.
+
+const KEY = 'idlewatt.theme'
+export const themes = ['system', 'light', 'dark'] as const
+export type Theme = (typeof themes)[number]
+
+class Look {
+  theme: Theme = $state(themes.find((theme) => theme === localStorage.getItem(KEY)) ?? 'system')
+  /** Counts changes of what is drawn, for pictures that read their colours once. */
+  changes = $state(0)
+
+  constructor() {
+    this.#apply()
+    globalThis.matchMedia?.('(prefers-color-scheme: dark)').addEventListener('change', () => this.changes++)
+  }
+
+  choose(theme: Theme): void {
+    this.theme = theme
+    localStorage.setItem(KEY, theme)
+    this.#apply()
+    this.changes++
+  }
+
+  #apply(): void {
+    if (this.theme === 'system') delete document.documentElement.dataset.theme
+    else document.documentElement.dataset.theme = this.theme
+  }
+}
+
+export const look = new Look()

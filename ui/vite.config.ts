@@ -1,0 +1,21 @@
+import { svelte } from '@sveltejs/vite-plugin-svelte'
+import { svelteTesting } from '@testing-library/svelte/vite'
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  plugins: [svelte(), svelteTesting()],
+  // The engine serves the panel at `/`, the window from its own scheme: relative addresses fit both.
+  base: './',
+  build: {
+    target: ['chrome123', 'firefox120', 'safari17.5'],
+    // A `data:` address would need an exception in the content security policy.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  test: {
+    environment: 'jsdom',
+    include: ['test/**/*.test.ts'],
+    setupFiles: ['test/setup.ts'],
+    env: { TZ: 'Europe/Berlin' },
+  },
+})
