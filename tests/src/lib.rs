@@ -1,1 +1,91 @@
-//! Whole-system tests on real processes.
+//! Whole systems, for tests: real hubs, real engines and a real model server as processes of their own, each in its own
+//! folder, each killed when its value is dropped.
+//!
+//! Nothing here knows how a program works inside: it starts the built binaries, reads what they print, and asks over
+//! the doors that everybody has. Waiting is bounded polling on what can be seen, and a time that passes says what did
+//! not happen. Bounds are the claimed ones when `IDLEWATT_STRICT` is set (`script/show` does), ten times as long
+//! otherwise, so that a busy machine does not lie.
+
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test harness fails by panicking"
+)]
+
+mod consumer;
+pub mod hub;
+mod model;
+pub mod node;
+mod process;
+
+use std::time::{Duration, Instant};
+
+pub use consumer::{Answer, Consumer, Stream, text_of};
+pub use hub::Hub;
+pub use model::ModelServer;
+pub use node::Node;
+pub use process::{Process, Ran, binary};
+
+/// The model that [`ModelServer`] runs, as consumers name it.
+pub const MODEL: &str = "smollm2-135m-instruct";
+
+/// A claimed time bound: as it is under `IDLEWATT_STRICT`, ten times as long otherwise.
+#[must_use]
+pub fn claimed(bound: Duration) -> Duration {
+    if std::env::var_os("IDLEWATT_STRICT").is_some() { bound } else { bound * 10 }
+}
+
+/// Waits until `seen` gives something, and gives it back with the time that it took.
+pub async fn until<T, F: Future<Output = Option<T>>>(
+    bound: Duration,
+    what: &str,
+    mut seen: impl FnMut() -> F,
+) -> (T, Duration) {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = seen().await {
+            return (value, begun.elapsed());
+        }
+        assert!(begun.elapsed() < bound, "not within {bound:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// An HTTP client that goes straight to loopback.
+#[must_use]
+pub fn http() -> reqwest::Client {
+    // Only the first of a process is taken; the others are the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().no_proxy().build().expect("an HTTP client")
+}
+
+/// A hub, an engine and a model server, connected, with one consumer who has credit. The consumer's account is not the
+/// node's, so that credits move.
+pub struct System {
+    /// The model server.
+    pub model: ModelServer,
+    /// The hub.
+    pub hub: Hub,
+    /// The node, sharing the model server's model on the hub for account `host`.
+    pub node: Node,
+    /// A consumer on the hub: account `guest`.
+    pub consumer: Consumer,
+}
+
+/// Price of [`System`]'s model, micro-credits a million tokens: a round price would hide rounding.
+pub const PRICE: i64 = 1_234_567;
+
+impl System {
+    /// Brings it all up; returns when the hub lists the model.
+    pub async fn start() -> Self {
+        let model = ModelServer::start(&["--parallel", "4"]);
+        let hub = Hub::start();
+        let node = Node::start();
+        node.share(&model, "1.234567").await;
+        node.join(&hub, "host").await;
+        let consumer = hub.consumer("guest", 1_000);
+        hub.until_offered(&consumer, 1).await;
+        Self { model, hub, node, consumer }
+    }
+}

