@@ -6,10 +6,13 @@
 pub mod answer;
 pub mod device;
 pub mod duration;
+pub mod meter;
 pub mod now;
 pub mod policy;
 pub mod presence;
 pub mod sentence;
+pub mod session;
+pub mod tariff;
 pub mod windows;
 pub mod work;
 
