@@ -2,5 +2,6 @@
 //! the books. No client knows about model servers, policy or the store.
 
 pub mod host;
+pub mod hub;
 
 pub use host::{Answer, Host, NetworkReport};

@@ -11,6 +11,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use ed25519_dalek::{Signer, SigningKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::artefact::Artefact;
 use crate::id::{Digest, Nonce, PublicKey, RequestId, SignatureBytes};
@@ -393,6 +394,29 @@ impl ReceiptFile {
 #[must_use]
 pub fn commitment(salt: &Nonce, bytes: &[u8]) -> Digest {
     Digest::of_parts(&[&salt.0, bytes])
+}
+
+/// [`commitment`] over bytes that come piece by piece.
+#[derive(Clone, Debug)]
+pub struct Commitment(Sha256);
+
+impl Commitment {
+    /// Over nothing yet.
+    #[must_use]
+    pub fn new(salt: &Nonce) -> Self {
+        Self(Sha256::new().chain_update(salt.0))
+    }
+
+    /// Adds bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The commitment over all bytes added.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
 }
 
 /// DSSE's pre-authentication encoding.

@@ -1,0 +1,285 @@
+//! The client of an Idlewatt hub: dials, keeps the session of [`idlewatt_core::session`] going, drives the answers that
+//! the [`Host`](crate::Host) gives, and dials again when the session is lost.
+//!
+//! A node that waits for work sets no timer of its own but one: the moment at which a silent hub counts as gone.
+
+mod answer;
+mod backoff;
+mod connection;
+mod dial;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ed25519_dalek::SigningKey;
+use idlewatt_core::session::{Closed, Introduction};
+use idlewatt_protocol::invite::{Invite, check_hub_url};
+use idlewatt_protocol::message::{RefuseCode, Welcome};
+use idlewatt_protocol::{Nonce, PublicKey};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::host::{NetworkReport, SharedHost};
+use backoff::Backoff;
+use connection::{Connection, Over};
+use dial::Dialler;
+
+/// A session that held this long shows that the hub is well: the next loss starts the waits from the beginning.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// Who this node is towards hubs.
+#[derive(Clone)]
+pub struct Identity {
+    /// The node's secret key.
+    pub key: Arc<SigningKey>,
+    /// Name and version of the program: `idlewatt/0.1.0`.
+    pub agent: String,
+    /// The name that the host gave this node; never taken from the machine.
+    pub name: Option<String>,
+}
+
+/// A hub that this node has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The network's id on this node; comes back in each [`Ask`](idlewatt_core::work::Ask).
+    pub network: String,
+    /// The key that the hub must show.
+    pub hub_key: PublicKey,
+    /// Its addresses, best first: `https`, or `http` to loopback. Tried in turn.
+    pub urls: Vec<Url>,
+    /// A proxy for `wss`; see [`proxy_of`].
+    pub proxy: Option<Url>,
+}
+
+/// A first handshake that proved the invite. Hand it to [`run`] to go on in the same connection, or drop it to close.
+pub struct Joined {
+    /// The hub's key.
+    pub hub_key: PublicKey,
+    /// What the hub calls itself.
+    pub hub_name: String,
+    /// The account that this node earns for.
+    pub account: String,
+    /// The hub's addresses, best first, the invite's own among them.
+    pub urls: Vec<Url>,
+    connection: Box<Connection>,
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joined")
+            .field("hub_key", &self.hub_key)
+            .field("hub_name", &self.hub_name)
+            .field("account", &self.account)
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why joining failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Another node used the invite.
+    #[error("this invite was used by another node")]
+    Used,
+    /// Its 24 hours are over.
+    #[error("this invite is older than 24 hours")]
+    Expired,
+    /// The hub does not know it.
+    #[error("the hub does not know this invite: it is of another hub, or was withdrawn")]
+    Foreign,
+    /// What answers at the invite's address has another key, or cannot prove the right one.
+    #[error("{0}")]
+    WrongKey(String),
+    /// Nothing usable answers.
+    #[error("the hub cannot be reached: {0}")]
+    Down(String),
+    /// Refused for another reason.
+    #[error("the hub refused: {message}")]
+    Refused {
+        /// For programs.
+        code: RefuseCode,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Why [`run`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The token was cancelled.
+    Asked,
+    /// The hub refused for good; reported to the host already.
+    Refused,
+    /// The hub could not prove its key; reported to the host already.
+    Distrusted,
+}
+
+/// Proves an invite to its hub.
+///
+/// # Errors
+/// When the hub cannot be reached, cannot prove its key, or refuses.
+pub async fn join(invite: &Invite, identity: &Identity, proxy: Option<&Url>) -> Result<Joined, JoinError> {
+    let introduction = identity.introduction(invite.key, Some(invite.token.clone()), 0, String::new());
+    let socket =
+        Dialler::new(proxy.cloned()).dial(&invite.hub).await.map_err(|error| JoinError::Down(error.to_string()))?;
+    let (connection, welcome) = Connection::open(socket, introduction).await.map_err(JoinError::from)?;
+    let mut urls = addresses(&welcome);
+    if !urls.contains(&invite.hub) {
+        urls.push(invite.hub.clone());
+    }
+    Ok(Joined {
+        hub_key: invite.key,
+        hub_name: welcome.hub_name,
+        account: welcome.account,
+        urls,
+        connection: Box::new(connection),
+    })
+}
+
+/// Keeps a session with a hub until `stop` is cancelled or the hub refuses for good. Dials again by itself: with full
+/// jitter from 250 ms, at most 3 s during the first two minutes, then up to 60 s, over all addresses in turn. What
+/// happens is told to [`Host::report`](crate::Host::report). Cancelling `stop` ends running answers as yielded and waits
+/// at most two seconds for their statements.
+pub async fn run(
+    membership: Membership,
+    identity: Identity,
+    host: SharedHost,
+    joined: Option<Joined>,
+    stop: CancellationToken,
+) -> Stopped {
+    let Membership { network, hub_key, mut urls, proxy } = membership;
+    let mut dialler = Dialler::new(proxy);
+    let mut backoff = Backoff::default();
+    let mut first = joined.map(|joined| {
+        let report = NetworkReport::Connected {
+            account: joined.account,
+            name: joined.hub_name,
+            urls: joined.urls.iter().map(Url::to_string).collect(),
+        };
+        (*joined.connection, report)
+    });
+    for turn in 0_usize.. {
+        let opened = match first.take() {
+            Some((mut connection, report)) => {
+                connection.rename(&network);
+                Ok((connection, report))
+            }
+            None => {
+                host.report(NetworkReport::Connecting);
+                let through = host.posted_through().await;
+                let introduction = identity.introduction(hub_key, None, through, network.clone());
+                let url = urls.get(turn % urls.len().max(1)).cloned();
+                tokio::select! {
+                    opened = connect(&mut dialler, url, introduction) => opened,
+                    () = stop.cancelled() => return Stopped::Asked,
+                }
+            }
+        };
+        let over = match opened {
+            Ok((connection, report)) => {
+                if let NetworkReport::Connected { urls: told, .. } = &report {
+                    keep_told(&mut urls, told);
+                }
+                host.report(report);
+                let since = Instant::now();
+                let over = connection.drive(&host, &stop).await;
+                if since.elapsed() >= STABLE {
+                    backoff = Backoff::default();
+                }
+                over
+            }
+            Err(over) => over,
+        };
+        let why = match over {
+            Over::Stopped => return Stopped::Asked,
+            Over::Closed(Closed::Refused { code, message }) if !code.is_temporary() => {
+                host.report(NetworkReport::Refused { code, message });
+                return Stopped::Refused;
+            }
+            Over::Closed(Closed::Distrusted(distrust)) => {
+                host.report(NetworkReport::Distrusted { why: distrust.to_string() });
+                return Stopped::Distrusted;
+            }
+            other => other.to_string(),
+        };
+        tracing::info!(network, why, "the hub's session is over");
+        let wait = backoff.next(Instant::now(), rand::random());
+        host.report(NetworkReport::Waiting { why, retry_at: Instant::now() + wait });
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return Stopped::Asked,
+        }
+    }
+    Stopped::Asked
+}
+
+/// The proxy that the value of `HTTPS_PROXY` names, if it is one that can be used: `http://HOST:PORT`. Read the
+/// environment once, where the process starts.
+#[must_use]
+pub fn proxy_of(value: &str) -> Option<Url> {
+    Url::parse(value).ok().filter(|url| url.scheme() == "http" && url.host().is_some())
+}
+
+impl Identity {
+    fn introduction(
+        &self,
+        hub_key: PublicKey,
+        token: Option<String>,
+        posted_through: u64,
+        network: String,
+    ) -> Introduction {
+        Introduction {
+            key: self.key.clone(),
+            hub_key,
+            token,
+            agent: self.agent.clone(),
+            name: self.name.clone(),
+            posted_through,
+            nonce: Nonce(rand::random()),
+            network,
+        }
+    }
+}
+
+async fn connect(
+    dialler: &mut Dialler,
+    url: Option<Url>,
+    introduction: Introduction,
+) -> Result<(Connection, NetworkReport), Over> {
+    let Some(url) = url else { return Err(Over::Lost("the hub has no address".to_owned())) };
+    let socket = dialler.dial(&url).await.map_err(|error| Over::Lost(error.to_string()))?;
+    let (connection, welcome) = Connection::open(socket, introduction).await?;
+    let urls = addresses(&welcome).iter().map(Url::to_string).collect();
+    Ok((connection, NetworkReport::Connected { account: welcome.account, name: welcome.hub_name, urls }))
+}
+
+/// The addresses that a hub names of itself, as far as they may be dialled.
+fn addresses(welcome: &Welcome) -> Vec<Url> {
+    let parsed = welcome.urls.iter().take(16).filter_map(|url| Url::parse(url).ok());
+    parsed.filter(|url| check_hub_url(url).is_ok()).collect()
+}
+
+/// Addresses that the hub told come first; those that worked before stay behind them.
+fn keep_told(urls: &mut Vec<Url>, told: &[String]) {
+    let mut all: Vec<Url> = told.iter().filter_map(|url| Url::parse(url).ok()).collect();
+    let known = urls.drain(..).filter(|url| !all.contains(url)).collect::<Vec<_>>();
+    all.extend(known);
+    all.truncate(16);
+    *urls = all;
+}
+
+impl From<Over> for JoinError {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Closed(Closed::Refused { code, message }) => match code {
+                RefuseCode::InviteUsed => Self::Used,
+                RefuseCode::InviteExpired => Self::Expired,
+                RefuseCode::InviteUnknown => Self::Foreign,
+                _ => Self::Refused { code, message },
+            },
+            Over::Closed(Closed::Distrusted(distrust)) => Self::WrongKey(distrust.to_string()),
+            other => Self::Down(other.to_string()),
+        }
+    }
+}
