@@ -1,2 +1,28 @@
-//! The hub binary.
-fn main() {}
+//! The `idlewatt-hub` binary.
+
+mod cli;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    match cli::execute(cli) {
+        Ok((text, code)) => {
+            // Whoever closed stdout does not want the text.
+            if !text.is_empty() {
+                let _ = writeln!(std::io::stdout(), "{text}");
+            }
+            code
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "idlewatt-hub: {error:#}");
+            cli::exit_code(&error)
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use idlewatt_hub_core::ledger::FeeRate;
 use url::Url;
 
 /// What `idlewatt-hub serve` was asked for.
@@ -14,6 +15,8 @@ pub struct ServeOptions {
     pub data: PathBuf,
     /// The address that invites and nodes are given, where it is not the one listened on.
     pub public_url: Option<Url>,
+    /// The hub's part of each payment.
+    pub fee: FeeRate,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.

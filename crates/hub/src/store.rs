@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 
 pub use check::{Checked, check_folder};
 pub use error::{OpenError, StoreError};
-pub use folder::{ADMIN_SOCKET, default_folder};
+pub use folder::{ADMIN_SOCKET, default_folder, must_exist};
 pub use nodes::{Node, NodeLogin};
 pub use people::{Account, Group, Key, NewKey};
 pub use settle::{SegmentFacts, Settled, Settlement};

@@ -24,6 +24,14 @@ pub fn default_folder() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "idlewatt-hub").map(|dirs| dirs.data_dir().to_owned())
 }
 
+/// Checks that a hub was here, for those who would only look.
+///
+/// # Errors
+/// When there is no database.
+pub fn must_exist(folder: &Path) -> Result<(), OpenError> {
+    if folder.join(DATABASE).exists() { Ok(()) } else { Err(OpenError::NoHub(folder.to_owned())) }
+}
+
 /// Makes the folder where it is missing and takes it for this process, for as long as the file lives.
 pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
     let unwritable = |error: io::Error| OpenError::unwritable(folder, &error);

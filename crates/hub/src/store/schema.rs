@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
-use super::folder::DATABASE;
+use super::folder::{DATABASE, must_exist};
 use super::people::set_setting;
 use super::writer::now;
 
@@ -41,13 +41,10 @@ pub(super) fn open(folder: &Path) -> Result<Connection, OpenError> {
 
 /// Opens the database to look only; another process may be its writer.
 pub(super) fn open_to_read(folder: &Path) -> Result<Connection, OpenError> {
-    let path = folder.join(DATABASE);
-    if !path.exists() {
-        return Err(OpenError::NoHub(folder.to_owned()));
-    }
+    must_exist(folder)?;
     // Reading a write-ahead log needs its shared index, hence write access where there is some.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)
+    let db = Connection::open_with_flags(folder.join(DATABASE), flags)
         .and_then(|db| db.busy_timeout(Duration::from_secs(5)).map(|()| db))
         .map_err(|error| OpenError::sqlite(folder, &error))?;
     if known_version(folder, &db)? == 0 {
