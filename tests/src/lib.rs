@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use consumer::{Answer, Consumer, Stream, text_of};
 pub use hub::Hub;
-pub use model::ModelServer;
+pub use model::{ModelServer, python};
 pub use node::Node;
 pub use process::{Process, Ran, binary};
 

@@ -53,19 +53,23 @@ impl ModelServer {
     }
 }
 
-fn spawn(arguments: &[String], folder: &Path) -> Process {
-    let python = std::env::var_os("IDLEWATT_PYTHON").map_or_else(
-        || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-                || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-                PathBuf::from,
-            );
-            cache.join("idlewatt/py/bin/python")
-        },
-        PathBuf::from,
-    );
+/// The Python that has the model server and the SDK: `IDLEWATT_PYTHON`, or the one that `script/test` made.
+#[must_use]
+pub fn python() -> PathBuf {
+    let cache = || {
+        std::env::var_os("XDG_CACHE_HOME").map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+            PathBuf::from,
+        )
+    };
+    let python =
+        std::env::var_os("IDLEWATT_PYTHON").map_or_else(|| cache().join("idlewatt/py/bin/python"), PathBuf::from);
     assert!(python.exists(), "{} is missing: script/test installs it", python.display());
-    let mut command = Command::new(python);
+    python
+}
+
+fn spawn(arguments: &[String], folder: &Path) -> Process {
+    let mut command = Command::new(python());
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/llama_server.py")).args(arguments);
     Process::spawn("the model server", &mut command, &folder.join("model.log"))
 }

@@ -10,6 +10,7 @@ mod main_path;
 mod mixed_run;
 mod privacy;
 mod receipts;
+mod sdk;
 mod sharing;
 
 use serde_json::{Value, json};
