@@ -43,7 +43,7 @@ export function energy(mj: number): Figure {
   return { value: significant(wh / 1000), unit: 'kWh' }
 }
 
-/** Micro-credits: to the hundredth from one credit up, three significant digits below. */
+/** Micro-credits: whole, or to the hundredth from one credit up, or three significant digits below. */
 export function credits(ucr: number): Figure {
   const cr = ucr / 1_000_000
   const size = Math.abs(cr)
@@ -51,7 +51,7 @@ export function credits(ucr: number): Figure {
     size >= 1000 || Number.isInteger(cr)
       ? number(cr)
       : size >= 1
-        ? cr.toLocaleString(locale, { maximumFractionDigits: 2 })
+        ? number(cr, 2)
         : significant(cr)
   return { value, unit: value === '1' ? m.unit.credit : m.unit.credits }
 }

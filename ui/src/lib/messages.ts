@@ -104,6 +104,7 @@ export const m = {
     all: 'All requests',
     latestEmpty: 'Requests that your machine answers will be listed here, with their tokens, time and energy.',
     today: 'Today',
+    totals: (what: string) => `Totals: ${what}`,
     lastHour: 'the last hour',
     peak: (w: string) => `highest 10 s: ${w}`,
   },

@@ -320,6 +320,8 @@ export class FixtureBackend implements Backend {
         return { type: 'own_endpoint', value: { url: 'http://127.0.0.1:4180/v1', key: 'iw-local-3f9c2a7d81e04b6f' } }
       case 'stop':
         return { type: 'done' }
+      default:
+        return no('bad_request', 'The panel does not ask this.', 'It is for the command line.', 'Nothing.')
     }
   }
 }
