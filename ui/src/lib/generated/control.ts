@@ -441,6 +441,19 @@ do: string, };
 export type Outcome = "complete" | "cancelled" | "yielded" | "failed";
 
 /**
+ * A hub of the host's own, and the key with which the host's devices use it.
+ */
+export type OwnHub = {
+/**
+ * Base URL for any OpenAI SDK.
+ */
+url: string,
+/**
+ * A consumer's key of the host's account.
+ */
+key: string, };
+
+/**
  * One reason to be paused. The facts that go with it (since when, which app) are the policy's.
  */
 export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "own_use" | "nothing_to_share" | "no_network" | "stopping";
@@ -639,7 +652,11 @@ key: string,
 /**
  * As text; empty resets to the default.
  */
-value: string, } | { "type": "reload_config" } | { "type": "own_endpoint" } | { "type": "stop" };
+value: string, } | { "type": "reload_config" } | { "type": "own_endpoint" } | { "type": "panel" } | { "type": "own_hub",
+/**
+ * On or off; as it is, where left out.
+ */
+on?: boolean, } | { "type": "stop" };
 
 /**
  * One request with what happened when.
@@ -739,7 +756,11 @@ url: string,
 /**
  * Its key.
  */
-key: string, } } | { "type": "done" } | { "type": "error", "value": ControlError };
+key: string, } } | { "type": "panel", "value": {
+/**
+ * Good once, for ten minutes.
+ */
+url: string, } } | { "type": "own_hub", "value": OwnHub | null } | { "type": "done" } | { "type": "error", "value": ControlError };
 
 /**
  * How a request ended on this node.
