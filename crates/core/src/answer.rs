@@ -249,3 +249,6 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,180 @@
 //! Model servers: discovery, live probe and one adapter each.
+//!
+//! [`Servers::discover`] finds what listens on this machine and recognises it by what it says, never by its port;
+//! [`probe`] measures with live requests what a model can do; [`ModelServer::call`] asks it one thing. Whatever a
+//! network sends passes an allow-list of fields here, and no other path of a server can be reached through this crate.
+//!
+//! Not here: rewriting an answer before it leaves the machine (`idlewatt_core::answer`), deciding what is shared (the
+//! engine), starting or stopping servers.
+
+mod digest;
+mod discovery;
+mod http;
+mod llama_cpp;
+mod name;
+mod ollama;
+mod openai;
+mod probe;
+mod request;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use idlewatt_protocol::Artefact;
+use idlewatt_protocol::message::{Endpoint, RefusalCode};
+use url::Url;
+
+pub use discovery::{DiscoverOptions, Found, Servers, USUAL_PORTS};
+pub use probe::{ProbeReport, probe};
+pub use request::RequestError;
+
+/// Which adapter speaks to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// llama.cpp's own server.
+    LlamaCpp,
+    /// Ollama.
+    Ollama,
+    /// Anything else with an OpenAI-compatible API.
+    OpenAi,
+}
+
+impl Kind {
+    /// The name in artefacts and views: `llama.cpp`, `ollama`, `openai`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LlamaCpp => "llama.cpp",
+            Self::Ollama => "ollama",
+            Self::OpenAi => "openai",
+        }
+    }
+}
+
+/// One model that a server offers, with the facts it states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The server's own name for it; may be a path of this machine, so it never leaves it.
+    pub id: String,
+    /// What may leave: public name, quantisation, digest, engine and build.
+    pub artefact: Artefact,
+    /// Requests answered at once; 1 where the server does not say.
+    pub slots: u32,
+    /// Longest context, tokens; `None` where the server does not say (a cold Ollama model, most others).
+    pub context: Option<u32>,
+    /// Whether it is loaded now.
+    pub warm: bool,
+}
+
+/// One server, reached at one address.
+#[async_trait]
+pub trait ModelServer: Send + Sync + fmt::Debug {
+    /// Which adapter this is.
+    fn kind(&self) -> Kind;
+
+    /// Its root. For the host's eyes only.
+    fn url(&self) -> &Url;
+
+    /// What it offers now. Never loads or wakes a model.
+    ///
+    /// # Errors
+    /// When it cannot be reached, wants a key, or answers nonsense.
+    async fn models(&self) -> Result<Vec<Model>, ServerError>;
+
+    /// Requests it is working on at this moment; `None` where it does not tell.
+    async fn busy(&self) -> Option<u32>;
+
+    /// Sends one request. `body` is OpenAI JSON as the network sent it: only fields on the allow-list are passed on,
+    /// the model's name is replaced, tokens are clamped to `max_tokens`, and usage is asked for on streams. Returns when
+    /// the server's head is there; the caller keeps the time limits. Dropping the answer closes the connection.
+    ///
+    /// # Errors
+    /// When the request is not allowed or does not fit, or the server cannot be reached. A server's own error status
+    /// is an answer, not an error.
+    async fn call(
+        &self,
+        model: &Model,
+        endpoint: Endpoint,
+        body: &[u8],
+        max_tokens: u32,
+    ) -> Result<ServerAnswer, ServerError>;
+
+    /// `llama.cpp · 127.0.0.1:8080`, for the host's eyes only.
+    fn label(&self) -> String {
+        let host = self.url().host_str().unwrap_or_default();
+        let port = self.url().port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{} · {host}{port}", self.kind().name())
+    }
+}
+
+/// The API keys of servers that want one. Keys stay in the host's keyring; this is only the question.
+pub trait ServerKeys: Send + Sync {
+    /// The key for the server at `root`, if the host has set one.
+    fn key(&self, root: &Url) -> Option<String>;
+}
+
+/// No server wants a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoKeys;
+
+impl ServerKeys for NoKeys {
+    fn key(&self, _root: &Url) -> Option<String> {
+        None
+    }
+}
+
+/// A server's answer under way. Dropping it closes the connection, which is what stops generation.
+#[derive(Debug)]
+pub struct ServerAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Whether server-sent events follow, rather than one JSON body.
+    pub streaming: bool,
+    body: reqwest::Response,
+}
+
+impl ServerAnswer {
+    /// The next bytes as they come; `None` at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ServerError> {
+        self.body.chunk().await.map_err(|_| ServerError::BrokenOff)
+    }
+}
+
+/// Why a server was of no use. The words hold no address, path or content, so they may be shown to anyone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServerError {
+    /// Nothing listens, or it does not answer in time.
+    #[error("the model server does not answer")]
+    Unreachable,
+    /// It wants an API key, or another one.
+    #[error("the model server wants an API key")]
+    KeyNeeded,
+    /// It answers, but not what its API promises.
+    #[error("the model server's answer makes no sense: {0}")]
+    Nonsense(&'static str),
+    /// The connection broke before the end of the answer.
+    #[error("the model server broke off")]
+    BrokenOff,
+    /// The prompt and the answer do not fit the context.
+    #[error("the prompt is longer than the model's context")]
+    Context,
+    /// The request itself is not allowed.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl ServerError {
+    /// What a network is told.
+    #[must_use]
+    pub const fn refusal(&self) -> RefusalCode {
+        match self {
+            Self::Context => RefusalCode::Context,
+            Self::Request(_) => RefusalCode::Limit,
+            Self::Unreachable | Self::KeyNeeded | Self::Nonsense(_) | Self::BrokenOff => RefusalCode::Server,
+        }
+    }
+}
