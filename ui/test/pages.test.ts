@@ -145,6 +145,16 @@ describe('networks', () => {
     expect(await screen.findByRole('alert')).toHaveTextContent(/24 hours/)
   })
 
+  test('a hub of the own is one button, and then an address with a key', async () => {
+    const { backend, user } = await open('#/networks', fresh)
+    await user.click(await screen.findByRole('button', { name: m.networks.ownStart }))
+    expect(backend.asked.at(-1)).toEqual({ type: 'own_hub', on: true })
+    expect(await screen.findByText('http://127.0.0.1:4181/v1')).toBeVisible()
+    expect(await faults()).toEqual([])
+    await user.click(screen.getByRole('button', { name: m.networks.ownStop }))
+    expect(await screen.findByRole('button', { name: m.networks.ownStart })).toBeVisible()
+  })
+
   test('leaving asks first, and cancel leaves all as it is', async () => {
     const { backend, user } = await open('#/networks')
     const card = within(screen.getByRole('region', { name: 'garage' }))

@@ -318,6 +318,8 @@ export class FixtureBackend implements Backend {
       }
       case 'own_endpoint':
         return { type: 'own_endpoint', value: { url: 'http://127.0.0.1:4180/v1', key: 'iw-local-3f9c2a7d81e04b6f' } }
+      case 'own_hub':
+        return { type: 'own_hub', value: request.on ? { url: 'http://127.0.0.1:4181/v1', key: 'iw-circle-of-one' } : null }
       case 'stop':
         return { type: 'done' }
       default:
