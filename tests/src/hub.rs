@@ -16,6 +16,7 @@ pub struct Hub {
     pub process: Process,
     /// `http://127.0.0.1:PORT`
     pub url: String,
+    options: Vec<String>,
     folder: TempDir,
 }
 
@@ -23,15 +24,22 @@ impl Hub {
     /// Starts one; returns when it listens.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further options of `serve`.
+    #[must_use]
+    pub fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (process, url) = serve(folder.path(), "127.0.0.1:0");
-        Self { process, url, folder }
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let (process, url) = serve(folder.path(), "127.0.0.1:0", &options);
+        Self { process, url, options, folder }
     }
 
     /// Starts it again where it was, after it was killed or ended.
     pub fn restart(&mut self) {
         let address = self.url.trim_start_matches("http://").to_owned();
-        self.process = serve(self.folder.path(), &address).0;
+        self.process = serve(self.folder.path(), &address, &self.options).0;
     }
 
     /// Its folder: data in `data`, log in `hub.log`.
@@ -87,9 +95,13 @@ pub fn command(arguments: &[&str], data: &Path) -> Ran {
     Ran::of(Command::new(binary("idlewatt-hub")).args(arguments).arg("--data").arg(data))
 }
 
-fn serve(folder: &Path, listen: &str) -> (Process, String) {
+fn serve(folder: &Path, listen: &str, options: &[String]) -> (Process, String) {
     let mut command = Command::new(binary("idlewatt-hub"));
-    command.args(["serve", "--listen", listen, "--data"]).arg(folder.join("data")).env("RUST_LOG", "debug");
+    command
+        .args(["serve", "--listen", listen, "--data"])
+        .arg(folder.join("data"))
+        .args(options)
+        .env("RUST_LOG", "debug");
     let mut process = Process::spawn("the hub", &mut command, &folder.join("hub.log"));
     let url = process.line("listening on ", Duration::from_secs(20));
     (process, url)

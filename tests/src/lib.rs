@@ -73,15 +73,13 @@ pub struct System {
     pub consumer: Consumer,
 }
 
-/// Price of [`System`]'s model, micro-credits a million tokens: a round price would hide rounding.
-pub const PRICE: i64 = 1_234_567;
-
 impl System {
-    /// Brings it all up; returns when the hub lists the model.
+    /// Brings it all up, with a fee; returns when the hub lists the model.
     pub async fn start() -> Self {
         let model = ModelServer::start(&["--parallel", "4"]);
-        let hub = Hub::start();
+        let hub = Hub::start_with(&["--fee", "2.5"]);
         let node = Node::start();
+        // A round price would hide rounding.
         node.share(&model, "1.234567").await;
         node.join(&hub, "host").await;
         let consumer = hub.consumer("guest", 1_000);

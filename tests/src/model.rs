@@ -62,8 +62,8 @@ pub fn python() -> PathBuf {
             PathBuf::from,
         )
     };
-    let python =
-        std::env::var_os("IDLEWATT_PYTHON").map_or_else(|| cache().join("idlewatt/py/bin/python"), PathBuf::from);
+    let python = std::env::var_os("IDLEWATT_PYTHON")
+        .map_or_else(|| cache().join("idlewatt/py/bin/python"), PathBuf::from);
     assert!(python.exists(), "{} is missing: script/test installs it", python.display());
     python
 }

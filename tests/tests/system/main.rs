@@ -5,9 +5,11 @@
 mod bad_input;
 mod disconnect;
 mod homes;
+mod hostile;
 mod kill;
 mod main_path;
 mod mixed_run;
+mod panel;
 mod privacy;
 mod receipts;
 mod sdk;

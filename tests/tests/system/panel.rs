@@ -1,0 +1,31 @@
+//! The control panel in a browser, on a real engine that has served: what is looked at is in `ui/e2e`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use idlewatt_tests::{Ran, System, claimed, until};
+
+use crate::{chat, stream};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_works_in_a_browser() {
+    let system = System::start().await;
+    for number in 0..6 {
+        assert_eq!(system.consumer.chat(&chat(&format!("Say {number}."), 12)).await.status, 200);
+    }
+    let last = system.consumer.chat(&stream("Why is the sky blue?", 24)).await;
+    let settled = || async {
+        let rows = system.node.requests();
+        rows.iter().find(|row| row["id"] == last.id())?["earned_ucr"].as_i64()
+    };
+    until(claimed(Duration::from_secs(5)), "everything is settled", settled).await;
+    let mut command = Command::new("npm");
+    command
+        .args(["run", "--silent", "e2e"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../ui"))
+        .env("IDLEWATT_PANEL_URL", &system.node.panel)
+        .env("IDLEWATT_EXPECT", "services,networks,requests");
+    let ran = Ran::of(&mut command);
+    println!("{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, Some(0));
+}
