@@ -93,6 +93,8 @@ pub enum NoRoute {
     },
     /// Every slot is taken.
     Busy,
+    /// Every node that could answer is among those that were tried.
+    Tried,
 }
 
 /// One model of the hub, for `/v1/models` and the status page.
@@ -339,6 +341,9 @@ impl Router {
         if seen.full {
             return NoRoute::Busy;
         }
+        if seen.tried {
+            return NoRoute::Tried;
+        }
         if let Some(class) = seen.away {
             return NoRoute::Away { why: class, retry_after: AWAY_RETRY };
         }
@@ -392,6 +397,7 @@ struct Candidate<'a> {
 #[derive(Default)]
 struct Seen {
     full: bool,
+    tried: bool,
     away: Option<Option<Class>>,
     dear: Option<Price>,
     lacks: Option<&'static str>,
@@ -413,7 +419,9 @@ impl Seen {
             self.dear = Some(self.dear.map_or(offer.price, |price| price.min(offer.price)));
         } else if !node.accepting {
             self.away = Some(node.why);
-        } else if ask.tried.contains(key) || !node.has_room(service) {
+        } else if ask.tried.contains(key) {
+            self.tried = true;
+        } else if !node.has_room(service) {
             self.full = true;
         } else {
             return Some(Candidate { key, node, service, own });

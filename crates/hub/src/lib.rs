@@ -4,5 +4,11 @@
 //! the command line.
 
 pub mod admin;
+mod gateway;
+mod hub;
+mod metrics;
+mod node;
+mod openapi;
+mod pages;
 pub mod serve;
 pub mod store;

@@ -148,6 +148,8 @@ fn a_tried_node_is_not_chosen_again() {
         assert_eq!(choice.node, key(2));
         router.release(&choice, &me, None);
     }
+    let all = Ask { tried: &[key(1), key(2)], ..ask(&me, "m") };
+    assert_eq!(router.choose(&all, 0), Err(NoRoute::Tried));
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! The HTTP surface: OpenAI's endpoints, receipts, health, metrics, pages, and the node socket.
+
+mod answering;
+mod attempt;
+mod error;
+mod models;
+mod pin;
+mod receipts;
+mod respond;
+mod settling;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use idlewatt_hub_core::openai::ApiError;
+
+use crate::hub::Hub;
+use crate::store::Consumer;
+use crate::{metrics, node, openapi, pages};
+
+pub(crate) use error::Refusal;
+
+/// Every route, with the method and path under which `openapi.json` describes it.
+pub(crate) fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Hub>>)> {
+    vec![
+        ("get", "/", get(pages::status)),
+        ("get", "/healthz", get(healthz)),
+        ("get", "/readyz", get(readyz)),
+        ("get", "/metrics", get(exposition)),
+        ("get", "/openapi.json", get(openapi::serve)),
+        ("get", "/v1/models", get(models::list)),
+        ("get", "/v1/models/{model}", get(models::one)),
+        ("post", "/v1/chat/completions", post(respond::chat)),
+        ("post", "/v1/completions", post(respond::completions)),
+        ("post", "/v1/embeddings", post(respond::embeddings)),
+        ("get", "/v1/receipts/{id}", get(receipts::one)),
+        ("get", "/node/v1", get(node::upgrade)),
+    ]
+}
+
+/// The whole surface over one hub.
+pub(crate) fn router(hub: Arc<Hub>) -> Router {
+    let mut router = Router::new();
+    for (_, path, route) in routes() {
+        router = router.route(path, route.fallback(wrong_method));
+    }
+    router.fallback(no_such_path).with_state(hub)
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(hub): State<Arc<Hub>>) -> Response {
+    if hub.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+async fn exposition(State(hub): State<Arc<Hub>>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], metrics::exposition(&hub)).into_response()
+}
+
+async fn no_such_path() -> Refusal {
+    refusal(404, "not_found", "The hub has no such path. GET /openapi.json lists what it has.")
+}
+
+async fn wrong_method() -> Refusal {
+    refusal(405, "method_not_allowed", "This path does not take this method. GET /openapi.json says which it takes.")
+}
+
+fn refusal(status: u16, code: &'static str, message: &str) -> Refusal {
+    Refusal(ApiError {
+        status,
+        kind: "invalid_request_error",
+        code,
+        param: None,
+        message: message.into(),
+        retry_after: None,
+    })
+}
+
+/// Who asks.
+fn authenticate(hub: &Hub, headers: &HeaderMap) -> Result<Consumer, ApiError> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    bearer
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .and_then(|(_, key)| hub.store.authenticate(key.trim()))
+        .ok_or_else(ApiError::invalid_api_key)
+}

@@ -1,0 +1,416 @@
+//! One admitted request from the search for a node to its last byte: waits for a slot, reserves, tries nodes in turn
+//! until a first byte, relays, and hands over to the settlement whatever way it ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use idlewatt_hub_core::ledger::ReserveError;
+use idlewatt_hub_core::openai::{ApiError, Validated};
+use idlewatt_hub_core::routing::{Ask, Choice, NoRoute, Scope, Ticket};
+use idlewatt_hub_core::settle::{Delivered, Tally};
+use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT};
+use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, Outcome, Request};
+use idlewatt_protocol::receipt::commitment;
+use idlewatt_protocol::{Class, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis};
+use tokio::time::timeout_at;
+
+use super::attempt::{Attempt, Failure, Opened, Progress, Slot};
+use super::pin::Pins;
+use super::settling::{Settling, settle};
+use crate::hub::Hub;
+use crate::store::{CannotReserve, Consumer, Reservation};
+
+/// How long a request waits for a free slot.
+const QUEUE_WAIT: Duration = Duration::from_secs(10);
+
+/// When to ask again where the queue was of no use.
+const BUSY_RETRY: Duration = Duration::from_secs(2);
+
+/// After this long a node that said it was busy is asked again, should nothing else be heard of it.
+const BUSY_AGAIN: Duration = Duration::from_millis(250);
+
+/// After a start, nodes need this long to come back: until then their models are away rather than unknown.
+const SETTLING_IN: Duration = Duration::from_secs(10);
+
+/// What is known of a request once it is admitted.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) id: RequestId,
+    pub(super) consumer: Consumer,
+    pub(super) asked: Validated,
+    pub(super) max_price: Option<Price>,
+    pub(super) scope: Scope,
+    /// Over the body as the consumer sent it, salted with `salt`.
+    pub(super) request_commitment: Digest,
+    pub(super) salt: Nonce,
+    pub(super) started: UnixMillis,
+}
+
+/// A request on its way. Dropping it is the consumer going away.
+#[derive(Debug)]
+pub(super) struct Answering {
+    hub: Arc<Hub>,
+    request: Admitted,
+    began: Instant,
+    place: Option<Place>,
+    reservation: Option<Reservation>,
+    attempt: Option<Attempt>,
+    answered: Option<Choice>,
+    /// Nodes that failed, and those that were only busy.
+    failed: Vec<PublicKey>,
+    busy: Vec<PublicKey>,
+    last_failure: Option<ApiError>,
+    is_over: bool,
+}
+
+/// A place in a model's queue, left on drop.
+#[derive(Debug)]
+struct Place {
+    hub: Arc<Hub>,
+    model: String,
+    ticket: Ticket,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.routing().waiting.leave(&self.model, self.ticket);
+        self.hub.changed().notify_waiters();
+    }
+}
+
+impl Answering {
+    pub(super) fn new(hub: Arc<Hub>, request: Admitted) -> Self {
+        hub.metrics.requests.add(1);
+        hub.admit(request.id, request.consumer.account.clone());
+        Self {
+            hub,
+            request,
+            began: Instant::now(),
+            place: None,
+            reservation: None,
+            attempt: None,
+            answered: None,
+            failed: Vec::new(),
+            busy: Vec::new(),
+            last_failure: None,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> RequestId {
+        self.request.id
+    }
+
+    pub(super) fn asked(&self) -> &Validated {
+        &self.request.asked
+    }
+
+    /// Who answers, or answered last.
+    pub(super) fn answered(&self) -> Option<&Choice> {
+        self.answered.as_ref()
+    }
+
+    /// The next bytes for the consumer: whole events, or the whole body. `None` when it is over. Dropping the future
+    /// loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, ApiError>> {
+        while !self.is_over {
+            if self.attempt.is_none()
+                && let Err(error) = self.seek().await
+            {
+                self.finish();
+                return Some(Err(self.last_failure.take().filter(|_| error.status != 402).unwrap_or(error)));
+            }
+            let Some(attempt) = &mut self.attempt else { continue };
+            let is_first = attempt.delivered == 0;
+            let received = timeout_at(attempt.deadline().into(), attempt.stream.inbox.next()).await;
+            let progress = match received {
+                Ok(received) => attempt.take(received, &self.request.asked),
+                Err(_) => Progress::Failed(attempt.timed_out()),
+            };
+            match progress {
+                Progress::Waiting => {}
+                Progress::Events(bytes) => {
+                    self.note_first(is_first);
+                    return Some(Ok(bytes));
+                }
+                Progress::Complete(bytes) => {
+                    self.note_first(is_first);
+                    self.hub.metrics.complete.add(1);
+                    self.settle(Outcome::Complete);
+                    return Some(Ok(bytes));
+                }
+                Progress::Failed(failure) if is_first => {
+                    if let Some(error) = self.try_elsewhere(failure) {
+                        return Some(Err(error));
+                    }
+                }
+                Progress::Failed(failure) => {
+                    attempt.stream.cancel(attempt.delivered, failure.cancel);
+                    self.hub.metrics.broken.add(1);
+                    self.settle(failure.outcome);
+                    return Some(Err(failure.error));
+                }
+            }
+        }
+        None
+    }
+
+    fn note_first(&self, is_first: bool) {
+        if is_first {
+            self.hub.metrics.first_token(self.began.elapsed());
+        }
+    }
+
+    /// Gives up this node before its first byte; the error to answer with, where no other may do better.
+    fn try_elsewhere(&mut self, failure: Failure) -> Option<ApiError> {
+        let attempt = self.attempt.take()?;
+        attempt.stream.cancel(0, failure.cancel);
+        let node = attempt.slot.choice.node;
+        drop(attempt);
+        if !failure.elsewhere {
+            self.finish();
+            return Some(failure.error);
+        }
+        self.hub.metrics.retries.add(1);
+        if failure.busy {
+            self.busy.push(node);
+        } else {
+            self.failed.push(node);
+            self.last_failure = Some(failure.error);
+        }
+        None
+    }
+
+    /// Waits for a node and gives it the request.
+    async fn seek(&mut self) -> Result<(), ApiError> {
+        let deadline = self.began + QUEUE_WAIT;
+        let hub = Arc::clone(&self.hub);
+        loop {
+            // Listening begins before the look, so that no change between the two is missed.
+            let mut changed = std::pin::pin!(hub.changed().notified());
+            changed.as_mut().enable();
+            match self.choose() {
+                Ok(choice) => {
+                    let node = choice.node;
+                    let slot = Slot {
+                        hub: Arc::clone(&hub),
+                        choice,
+                        account: self.request.consumer.account.clone(),
+                        first_token: None,
+                    };
+                    self.place = None;
+                    if self.start(slot)? {
+                        return Ok(());
+                    }
+                    self.failed.push(node);
+                    continue;
+                }
+                Err(NoRoute::Busy) => {}
+                Err(NoRoute::Tried) if !self.busy.is_empty() => {}
+                Err(other) => return Err(self.no_route(other)),
+            }
+            if self.place.is_none() {
+                let model = &self.request.asked.model;
+                let ticket = hub.routing().waiting.enter(model, &self.request.consumer.account);
+                let ticket = ticket.map_err(|_| ApiError::busy(BUSY_RETRY))?;
+                self.place = Some(Place { hub: Arc::clone(&hub), model: model.clone(), ticket });
+                // Whoever is first in the queue looks again at once: the place is what it lacked.
+                continue;
+            }
+            let again = if self.busy.is_empty() { deadline } else { deadline.min(Instant::now() + BUSY_AGAIN) };
+            let is_changed = timeout_at(again.into(), changed).await.is_ok();
+            if !is_changed && Instant::now() >= deadline {
+                return Err(ApiError::busy(BUSY_RETRY));
+            }
+            self.busy.clear();
+        }
+    }
+
+    fn choose(&self) -> Result<Choice, NoRoute> {
+        let request = &self.request;
+        let model = request.asked.model.as_str();
+        let account = &request.consumer.account;
+        let tried: Vec<PublicKey> = self.failed.iter().chain(&self.busy).copied().collect();
+        let ask = Ask {
+            account,
+            model,
+            needs: request.asked.needs,
+            max_price: request.max_price,
+            scope: request.scope,
+            tried: &tried,
+        };
+        if self.hub.is_draining() {
+            return Err(NoRoute::Away { why: Some(Class::Offline), retry_after: BUSY_RETRY });
+        }
+        let mut routing = self.hub.routing();
+        let is_turn = match &self.place {
+            None => routing.waiting.len(model) == 0,
+            Some(place) => {
+                routing.waiting.is_turn(model, place.ticket, |account| routing.router.running_of(account))
+            }
+        };
+        if !is_turn {
+            return Err(NoRoute::Busy);
+        }
+        routing.router.choose(&ask, rand::random())
+    }
+
+    /// Reserves, and opens a stream on the chosen node; `false` when that node is gone.
+    fn start(&mut self, slot: Slot) -> Result<bool, ApiError> {
+        let request = &self.request;
+        let (account, asked) = (&request.consumer.account, &request.asked);
+        let offer = Arc::clone(&slot.choice.offer);
+        let price = if slot.choice.own { Price::ZERO } else { offer.price };
+        // Given back first: what was set aside for another node must not stand in the way.
+        self.reservation = None;
+        let most = asked.most(offer.context, price, self.hub.store.available(account))?;
+        let worst = price.cost(u64::from(most.prompt) + u64::from(most.completion));
+        let reservation = self.hub.store.reserve(request.id, account, worst).map_err(|error| match error {
+            CannotReserve::Ledger(ReserveError::Insufficient { wanted, available, .. }) => {
+                ApiError::insufficient_quota(wanted, available, asked.max_tokens_asked.is_some())
+            }
+            CannotReserve::Ledger(error) => {
+                tracing::error!(request = %request.id, %error, "a reservation contradicts the ledger");
+                ApiError::unavailable("The hub could not reserve credits for this request.", BUSY_RETRY)
+            }
+            CannotReserve::Disk => ApiError::unavailable(
+                "The hub cannot write to its disk now, so it takes no requests. Its operator has to make room.",
+                SETTLING_IN,
+            ),
+        })?;
+        self.reservation = Some(reservation);
+        let body = Bytes::from(asked.forward_body(most.completion));
+        let Some(link) = self.hub.link(&slot.choice.node) else { return Ok(false) };
+        let statement = self.hub.expect(request.id, slot.choice.node);
+        let deadlines = Deadlines {
+            first_token_ms: u32::try_from(FIRST_TOKEN_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+            between_ms: u32::try_from(BETWEEN_TOKENS_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+        };
+        let message = Request {
+            stream: 0,
+            request: request.id,
+            service: offer.service.clone(),
+            endpoint: asked.endpoint,
+            body_bytes: 0,
+            salt: request.salt,
+            own: slot.choice.own,
+            max_tokens: most.completion,
+            price,
+            deadlines,
+        };
+        let Some(stream) = link.open(message, most, &body) else { return Ok(false) };
+        self.answered = Some(slot.choice.clone());
+        let pins = pins(request.id, asked.endpoint, request.started, &offer.artefact.name());
+        self.attempt = Some(Attempt::new(Opened {
+            slot,
+            stream,
+            statement,
+            body_bytes: body.len() as u64,
+            request_commitment: commitment(&request.salt, &body),
+            most,
+            price,
+            tally: Tally::new(&request.salt),
+            pins,
+        }));
+        Ok(true)
+    }
+
+    fn no_route(&self, why: NoRoute) -> ApiError {
+        let model = &self.request.asked.model;
+        let is_settling_in = self.hub.started.elapsed() < SETTLING_IN && !self.hub.store.nodes().is_empty();
+        match why {
+            NoRoute::Unknown { .. } if is_settling_in => {
+                ApiError::unavailable("The hub has just started and its nodes are coming back.", BUSY_RETRY)
+            }
+            NoRoute::Unknown { near } => ApiError::model_not_found(model, &near),
+            NoRoute::Unsupported(what) => ApiError::unsupported(what),
+            NoRoute::TooDear { cheapest } => ApiError::invalid(
+                "x-idlewatt-max-price",
+                &format!("the cheapest node asks {} micro-credits a million tokens; raise the limit or leave it out", cheapest.0),
+            ),
+            NoRoute::Away { why, retry_after } => {
+                let now = match why {
+                    Some(Class::Busy) => "its host uses the machine",
+                    Some(Class::Schedule) => "it is outside its host's hours",
+                    Some(Class::Limit) => "a limit of its host's holds",
+                    Some(Class::Error) => "its model server fails",
+                    Some(Class::Offline) | None => "none is connected",
+                };
+                ApiError::unavailable(format!("No node answers for this model now: {now}. Try again later."), retry_after)
+            }
+            NoRoute::Busy | NoRoute::Tried => ApiError::busy(BUSY_RETRY),
+        }
+    }
+
+    /// Hands what was delivered to the settlement.
+    fn settle(&mut self, outcome: Outcome) {
+        self.is_over = true;
+        let (Some(mut attempt), Some(reservation)) = (self.attempt.take(), self.reservation.take()) else {
+            return self.finish();
+        };
+        let request = &self.request;
+        let settling = Settling {
+            hub: Arc::clone(&self.hub),
+            request: request.id,
+            reservation,
+            model: request.asked.model.clone(),
+            salt: request.salt,
+            request_commitment: request.request_commitment,
+            price: attempt.price,
+            started: request.started,
+            node: attempt.slot.choice.node,
+            artefact: attempt.slot.choice.offer.artefact.clone(),
+            link: Arc::clone(&attempt.stream.link),
+            statement: attempt.statement.take(),
+            delivered: Delivered {
+                endpoint: request.asked.endpoint,
+                body_bytes: attempt.body_bytes,
+                request_commitment: attempt.request_commitment,
+                most: attempt.most,
+                length: attempt.delivered,
+                tally: attempt.tally.clone(),
+                outcome,
+            },
+        };
+        drop(attempt);
+        self.hub.tasks.spawn(settle(settling));
+    }
+
+    /// Nothing was delivered: no receipt, no posting.
+    fn finish(&mut self) {
+        self.is_over = true;
+        self.attempt = None;
+        self.place = None;
+        self.reservation = None;
+        self.hub.close(self.request.id);
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        match &self.attempt {
+            Some(attempt) if attempt.delivered > 0 => {
+                attempt.stream.cancel(attempt.delivered, CancelReason::Consumer);
+                self.hub.metrics.cancelled.add(1);
+                self.settle(Outcome::Cancelled);
+            }
+            _ => self.finish(),
+        }
+    }
+}
+
+fn pins(id: RequestId, endpoint: Endpoint, started: UnixMillis, model: &str) -> Pins {
+    let id = id.to_string();
+    let id = id.trim_start_matches("req_");
+    let json = |text: String| serde_json::Value::from(text).to_string();
+    let (id, created) = match endpoint {
+        Endpoint::ChatCompletions => (Some(format!("chatcmpl-{id}")), Some(started.0 / 1000)),
+        Endpoint::Completions => (Some(format!("cmpl-{id}")), Some(started.0 / 1000)),
+        Endpoint::Embeddings => (None, None),
+    };
+    Pins { id: id.map(json), created: created.map(|at| at.to_string()), model: json(model.to_owned()) }
+}

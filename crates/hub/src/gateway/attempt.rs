@@ -1,0 +1,391 @@
+//! One node's try at one request: reads what comes, pins it, counts it, and says when it is over or no answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use idlewatt_hub_core::ledger::AccountName;
+use idlewatt_hub_core::openai::{ApiError, Validated};
+use idlewatt_hub_core::routing::Choice;
+use idlewatt_hub_core::session::Most;
+use idlewatt_hub_core::settle::Tally;
+use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT};
+use idlewatt_protocol::message::{CancelReason, End, Endpoint, Outcome, RefusalCode};
+use idlewatt_protocol::sse::{Event, Splitter};
+use idlewatt_protocol::usage::Reading;
+use idlewatt_protocol::{Digest, Price};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::pin::{Pins, has_member};
+use crate::hub::{Hub, Signed};
+use crate::node::{Over, Received, Stream};
+
+/// Largest answer in one JSON body, bytes: it is held whole, to be read before any of it goes on.
+const MAX_WHOLE: usize = 16 * 1024 * 1024;
+
+/// Largest error body of a model server that is looked at, bytes.
+const MAX_ERROR: usize = 16 * 1024;
+
+/// A slot of a node, given back on drop.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) hub: Arc<Hub>,
+    pub(super) choice: Choice,
+    pub(super) account: AccountName,
+    pub(super) first_token: Option<Duration>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.hub.routing().router.release(&self.choice, &self.account, self.first_token);
+        self.hub.changed().notify_waiters();
+    }
+}
+
+/// A request on its way through one node. Dropping it cancels what still runs.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) slot: Slot,
+    pub(super) stream: Stream,
+    /// `None` when the node is lost.
+    pub(super) statement: Option<oneshot::Receiver<Signed>>,
+    pub(super) body_bytes: u64,
+    pub(super) request_commitment: Digest,
+    pub(super) most: Most,
+    pub(super) price: Price,
+    pub(super) tally: Tally,
+    /// Bytes of the node's answer that went on to the consumer, whole events.
+    pub(super) delivered: u64,
+    pins: Pins,
+    started: Instant,
+    last: Instant,
+    head: Option<(u16, bool)>,
+    received: u64,
+    /// Bytes of events that were read; those after `delivered` wait in `held`.
+    read: u64,
+    splitter: Splitter,
+    held: BytesMut,
+    /// The whole body of a JSON answer, or of an error.
+    body: BytesMut,
+    /// Something was generated, or the answer ended without: it may go out.
+    is_open: bool,
+    is_finished: bool,
+    is_done: bool,
+    has_usage: bool,
+    is_over: bool,
+}
+
+/// What one look at the inbox came to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Nothing to send yet.
+    Waiting,
+    /// Whole events for the consumer.
+    Events(Bytes),
+    /// The last bytes of a complete answer.
+    Complete(Bytes),
+    /// It is no answer, or it broke off.
+    Failed(Failure),
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: ApiError,
+    /// Whether another node may do better.
+    pub(super) elsewhere: bool,
+    /// Whether the node was only busy, and may be asked again.
+    pub(super) busy: bool,
+    /// How the receipt calls it, where something was delivered.
+    pub(super) outcome: Outcome,
+    /// What the node is told, where it still runs.
+    pub(super) cancel: CancelReason,
+}
+
+impl Failure {
+    fn new(message: &str, outcome: Outcome, cancel: CancelReason) -> Self {
+        Self { error: ApiError::node_failed(message), elsewhere: true, busy: false, outcome, cancel }
+    }
+
+    fn malformed(what: &str) -> Self {
+        Self::new(
+            &format!("The node's answer cannot be used: {what}. Nothing of it is billed. Try again."),
+            Outcome::Failed,
+            CancelReason::Malformed,
+        )
+    }
+
+    fn broken() -> Self {
+        Self::new(
+            "The node broke off. Only what reached you is billed. Try again.",
+            Outcome::Failed,
+            CancelReason::Malformed,
+        )
+    }
+}
+
+pub(super) struct Opened {
+    pub(super) slot: Slot,
+    pub(super) stream: Stream,
+    pub(super) statement: oneshot::Receiver<Signed>,
+    pub(super) body_bytes: u64,
+    pub(super) request_commitment: Digest,
+    pub(super) most: Most,
+    pub(super) price: Price,
+    pub(super) tally: Tally,
+    pub(super) pins: Pins,
+}
+
+impl Attempt {
+    pub(super) fn new(opened: Opened) -> Self {
+        let Opened { slot, stream, statement, body_bytes, request_commitment, most, price, tally, pins } = opened;
+        let now = Instant::now();
+        Self {
+            slot,
+            stream,
+            statement: Some(statement),
+            body_bytes,
+            request_commitment,
+            most,
+            price,
+            tally,
+            pins,
+            delivered: 0,
+            started: now,
+            last: now,
+            head: None,
+            received: 0,
+            read: 0,
+            splitter: Splitter::default(),
+            held: BytesMut::new(),
+            body: BytesMut::new(),
+            is_open: false,
+            is_finished: false,
+            is_done: false,
+            has_usage: false,
+            is_over: false,
+        }
+    }
+
+    /// When this is given up unless something comes.
+    pub(super) fn deadline(&self) -> Instant {
+        if self.is_open { self.last + BETWEEN_TOKENS_TIMEOUT } else { self.started + FIRST_TOKEN_TIMEOUT }
+    }
+
+    pub(super) fn timed_out(&self) -> Failure {
+        let what = if self.is_open { "The node fell silent" } else { "The node did not begin to answer" };
+        Failure::new(
+            &format!("{what} in time. Only what reached you is billed. Try again."),
+            Outcome::Failed,
+            CancelReason::Timeout,
+        )
+    }
+
+    /// Takes in what came.
+    pub(super) fn take(&mut self, received: Received, asked: &Validated) -> Progress {
+        self.last = Instant::now();
+        let progress = match received {
+            Received::Head { status, streaming } => {
+                self.head = Some((status, streaming));
+                if status == 200 && streaming != asked.stream {
+                    Err(Failure::malformed("it is not in the form that was asked for"))
+                } else {
+                    Ok(Progress::Waiting)
+                }
+            }
+            Received::Bytes(bytes) => self.bytes(&bytes, asked),
+            Received::Over(over) => {
+                self.is_over = true;
+                self.over(over, asked)
+            }
+        };
+        progress.unwrap_or_else(Progress::Failed)
+    }
+
+    fn bytes(&mut self, bytes: &[u8], asked: &Validated) -> Result<Progress, Failure> {
+        self.received += bytes.len() as u64;
+        // Whoever polls has drained what it got before: the node may send on.
+        self.stream.consumed(self.received);
+        let (status, streaming) = self.head.unwrap_or((200, asked.stream));
+        if status != 200 || !streaming {
+            let limit = if status == 200 { MAX_WHOLE } else { MAX_ERROR };
+            if self.body.len() + bytes.len() > limit {
+                return Err(Failure::malformed("it is too long for one JSON body"));
+            }
+            self.body.extend_from_slice(bytes);
+            return Ok(Progress::Waiting);
+        }
+        self.splitter.push(bytes).map_err(|_| Failure::malformed("one of its events is over 1 MiB"))?;
+        while let Some(event) = self.splitter.next_event() {
+            self.event(&event, asked)?;
+        }
+        if !self.is_open || self.held.is_empty() {
+            return Ok(Progress::Waiting);
+        }
+        Ok(Progress::Events(self.hand_over()))
+    }
+
+    fn event(&mut self, event: &Event, asked: &Validated) -> Result<(), Failure> {
+        self.read += event.raw.len() as u64;
+        let Some(data) = &event.data else { return Ok(()) };
+        if self.is_done {
+            return Err(Failure::malformed("it goes on after its end"));
+        }
+        if event.is_done() {
+            self.is_done = true;
+            return Ok(());
+        }
+        let reading = Reading::of(data).ok_or_else(|| Failure::malformed("one of its events is not JSON"))?;
+        if reading.error {
+            return Err(Failure::broken());
+        }
+        let is_usage_only = reading.usage.is_some() && !reading.generated && reading.finish_reason.is_none();
+        self.tally.piece(&reading, data.len());
+        if is_usage_only && !asked.include_usage {
+            return Ok(());
+        }
+        self.has_usage |= is_usage_only;
+        self.held.extend_from_slice(b"data: ");
+        self.pins
+            .write(data, is_usage_only, &mut self.held)
+            .ok_or_else(|| Failure::malformed("one of its events is no JSON object"))?;
+        self.held.extend_from_slice(b"\n\n");
+        self.is_finished |= reading.finish_reason.is_some();
+        self.is_open |= reading.generated || reading.finish_reason.is_some();
+        Ok(())
+    }
+
+    /// What is held goes on now, and counts as delivered.
+    fn hand_over(&mut self) -> Bytes {
+        if self.slot.first_token.is_none() {
+            self.slot.first_token = Some(self.started.elapsed());
+        }
+        self.delivered = self.read;
+        self.held.split().freeze()
+    }
+
+    fn over(&mut self, over: Over, asked: &Validated) -> Result<Progress, Failure> {
+        let end = match over {
+            Over::Ended(end) => end,
+            Over::Refused(code) => return Err(refused(code)),
+            Over::Lost => {
+                self.statement = None;
+                let lost = "The node's connection was lost. Only what reached you is billed. Try again.";
+                return Err(Failure::new(lost, Outcome::Failed, CancelReason::Malformed));
+            }
+        };
+        match end.outcome {
+            Outcome::Complete => {}
+            Outcome::Yielded => {
+                let yielded = "The node's host took the GPU back. Only what reached you is billed. Try again.";
+                return Err(Failure::new(yielded, Outcome::Yielded, CancelReason::Malformed));
+            }
+            Outcome::Cancelled | Outcome::Failed => return Err(self.server_error().unwrap_or_else(Failure::broken)),
+        }
+        if let Some(failure) = self.server_error() {
+            return Err(failure);
+        }
+        if asked.stream { self.end_of_stream(&end, asked) } else { self.whole(&end, asked.endpoint) }
+    }
+
+    fn end_of_stream(&mut self, end: &End, asked: &Validated) -> Result<Progress, Failure> {
+        if self.splitter.has_partial() || !(self.is_done || self.is_finished) {
+            return Err(Failure::broken());
+        }
+        if asked.include_usage && !self.has_usage {
+            self.held.extend_from_slice(b"data: ");
+            let usage = json!({
+                "object": if asked.endpoint == Endpoint::ChatCompletions { "chat.completion.chunk" } else { "text_completion" },
+                "choices": [],
+                "usage": {
+                    "prompt_tokens": end.usage.prompt,
+                    "completion_tokens": end.usage.completion,
+                    "total_tokens": end.usage.total(),
+                },
+            });
+            self.pins.write(usage.to_string().as_bytes(), true, &mut self.held);
+            self.held.extend_from_slice(b"\n\n");
+        }
+        self.held.extend_from_slice(b"data: [DONE]\n\n");
+        Ok(Progress::Complete(self.hand_over()))
+    }
+
+    fn whole(&mut self, end: &End, endpoint: Endpoint) -> Result<Progress, Failure> {
+        let body = std::mem::take(&mut self.body);
+        let reading = Reading::of(&body).ok_or_else(|| Failure::malformed("it is not JSON"))?;
+        let content = if endpoint == Endpoint::Embeddings { "data" } else { "choices" };
+        if reading.error || !has_member(&body, content) {
+            return Err(Failure::malformed("it holds no answer"));
+        }
+        if endpoint != Endpoint::Embeddings {
+            self.tally.piece(&reading, body.len());
+        }
+        if !self.tally.can_hold(end.usage.completion) {
+            return Err(Failure::malformed("it claims more tokens than it has bytes"));
+        }
+        let mut pinned = BytesMut::new();
+        self.pins
+            .write(&body, true, &mut pinned)
+            .ok_or_else(|| Failure::malformed("it is no JSON object"))?;
+        if endpoint == Endpoint::Embeddings {
+            self.tally.whole(&pinned);
+        }
+        self.read = self.received;
+        self.held = pinned;
+        Ok(Progress::Complete(self.hand_over()))
+    }
+
+    /// What a status other than 200 means; `None` for 200.
+    fn server_error(&self) -> Option<Failure> {
+        let (status, _) = self.head.filter(|(status, _)| *status != 200)?;
+        if !(400..500).contains(&status) || matches!(status, 401 | 403 | 404 | 408 | 409 | 429) {
+            return Some(Failure::new(
+                &format!("The node's model server answered with status {status}. Nothing is billed. Try again."),
+                Outcome::Failed,
+                CancelReason::Malformed,
+            ));
+        }
+        let said = server_words(&self.body).map_or_else(String::new, |words| format!(" It says: {words}"));
+        let message = format!("The model server does not take this request (status {status}).{said}");
+        let error = ApiError {
+            status,
+            kind: "invalid_request_error",
+            code: "refused_by_model_server",
+            param: None,
+            message,
+            retry_after: None,
+        };
+        Some(Failure { elsewhere: false, error, ..Failure::broken() })
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.stream.cancel(self.delivered, CancelReason::Consumer);
+        }
+    }
+}
+
+/// A model server's own words, unless they may name a file or an address of the host's.
+fn server_words(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let words = body.get("error")?.get("message")?.as_str()?;
+    let is_plain = words.len() <= 300 && !words.contains(['/', '\\', '\n']) && !words.contains("://");
+    is_plain.then(|| words.to_owned())
+}
+
+fn refused(code: RefusalCode) -> Failure {
+    let failure = |message| Failure::new(message, Outcome::Failed, CancelReason::Malformed);
+    match code {
+        RefusalCode::Busy => Failure { busy: true, ..failure("The node is busy.") },
+        RefusalCode::Context => Failure {
+            error: ApiError::invalid("messages", "with the answer it does not fit the model's context; send less"),
+            ..failure("")
+        },
+        RefusalCode::Paused => failure("The node stopped sharing. Try again."),
+        RefusalCode::Service | RefusalCode::Limit => failure("The node does not take this request. Try again."),
+        RefusalCode::Server => failure("The node's model server does not answer. Try again."),
+    }
+}

@@ -1,0 +1,164 @@
+//! `POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`: from an HTTP request to an HTTP answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use idlewatt_hub_core::openai::{ApiError, validate};
+use idlewatt_hub_core::routing::Scope;
+use idlewatt_protocol::limits::MAX_REQUEST_BODY;
+use idlewatt_protocol::message::Endpoint;
+use idlewatt_protocol::receipt::commitment;
+use idlewatt_protocol::{Nonce, Price, RequestId};
+use tokio::time::timeout;
+
+use super::answering::{Admitted, Answering};
+use super::error::{Refusal, event};
+use super::authenticate;
+use crate::hub::{Hub, now};
+
+/// The head of a stream waits this long for the first token; later the head goes out alone and errors are chunks.
+const HEAD_HOLD: Duration = Duration::from_secs(15);
+
+/// Between comments on a silent stream, so that nothing on the way closes it.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RECEIPT: HeaderName = HeaderName::from_static("x-idlewatt-receipt");
+const NODE: HeaderName = HeaderName::from_static("x-idlewatt-node");
+const ARTEFACT: HeaderName = HeaderName::from_static("x-idlewatt-artefact");
+const IGNORED: HeaderName = HeaderName::from_static("x-idlewatt-ignored");
+/// Tells buffering proxies to pass events on as they come.
+const NO_BUFFER: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+pub(super) async fn chat(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    respond(hub, Endpoint::ChatCompletions, request).await
+}
+
+pub(super) async fn completions(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    respond(hub, Endpoint::Completions, request).await
+}
+
+pub(super) async fn embeddings(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    respond(hub, Endpoint::Embeddings, request).await
+}
+
+async fn respond(hub: Arc<Hub>, endpoint: Endpoint, request: Request) -> Response {
+    let id = RequestId(rand::random());
+    let mut response = match answer(&hub, id, endpoint, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            hub.metrics.refused.add(1);
+            tracing::debug!(request = %id, status = error.status, code = error.code, "refused");
+            Refusal(error).into_response()
+        }
+    };
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn answer(hub: &Arc<Hub>, id: RequestId, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let consumer = authenticate(hub, &parts.headers)?;
+    if hub.is_draining() {
+        return Err(ApiError::unavailable("The hub is stopping. Try again shortly.", Duration::from_secs(5)));
+    }
+    let body = to_bytes(body, MAX_REQUEST_BODY).await.map_err(|_| ApiError::too_large())?;
+    let asked = validate(endpoint, &body)?;
+    let salt = Nonce(rand::random());
+    let admitted = Admitted {
+        id,
+        consumer,
+        max_price: max_price(&parts.headers)?,
+        scope: scope(&parts.headers)?,
+        request_commitment: commitment(&salt, &body),
+        asked,
+        salt,
+        started: now(),
+    };
+    drop(body);
+    let mut answering = Box::new(Answering::new(Arc::clone(hub), admitted));
+    if !answering.asked().stream {
+        return match answering.next().await {
+            Some(Ok(body)) => Ok(whole(&answering, body)),
+            Some(Err(error)) => Err(error),
+            None => Err(ApiError::node_failed("The node sent no answer. Try again.")),
+        };
+    }
+    match timeout(HEAD_HOLD, answering.next()).await {
+        Ok(Some(Err(error))) => Err(error),
+        Ok(Some(Ok(first))) => Ok(streamed(answering, Some(first))),
+        Ok(None) => Err(ApiError::node_failed("The node sent no answer. Try again.")),
+        Err(_) => Ok(streamed(answering, None)),
+    }
+}
+
+fn whole(answering: &Answering, body: Bytes) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    let mut response = (StatusCode::OK, [(header::CONTENT_TYPE, json)], body).into_response();
+    describe(answering, response.headers_mut());
+    response
+}
+
+fn streamed(answering: Box<Answering>, first: Option<Bytes>) -> Response {
+    let mut headers = HeaderMap::new();
+    describe(&answering, &mut headers);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(NO_BUFFER, HeaderValue::from_static("no"));
+    let events = stream::unfold((answering, first), |(mut answering, mut first)| async move {
+        let bytes = match first.take() {
+            Some(first) => first,
+            None => match timeout(COMMENT_EVERY, answering.next()).await {
+                Ok(Some(Ok(bytes))) => bytes,
+                Ok(Some(Err(error))) => event(&error),
+                Ok(None) => return None,
+                Err(_) => Bytes::from_static(b": still working\n\n"),
+            },
+        };
+        Some((Ok::<_, Infallible>(bytes), (answering, None)))
+    });
+    (StatusCode::OK, headers, Body::from_stream(events)).into_response()
+}
+
+fn describe(answering: &Answering, headers: &mut HeaderMap) {
+    let mut set = |name: HeaderName, text: String| {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    };
+    set(RECEIPT, answering.id().to_string());
+    if let Some(answered) = answering.answered() {
+        set(NODE, answered.node.short());
+        let artefact = &answered.offer.artefact;
+        set(ARTEFACT, artefact.digest.map_or_else(|| artefact.name(), |digest| format!("{}@{digest}", artefact.name())));
+    }
+    if !answering.asked().ignored.is_empty() {
+        set(IGNORED, answering.asked().ignored.join(", "));
+    }
+}
+
+fn max_price(headers: &HeaderMap) -> Result<Option<Price>, ApiError> {
+    let Some(value) = headers.get("x-idlewatt-max-price") else { return Ok(None) };
+    let price = value.to_str().ok().and_then(|text| text.trim().parse().ok()).map(Price);
+    price
+        .filter(|price| (Price::ZERO..=Price::MAX).contains(price))
+        .map(Some)
+        .ok_or_else(|| ApiError::invalid("x-idlewatt-max-price", "it must be whole micro-credits a million tokens"))
+}
+
+fn scope(headers: &HeaderMap) -> Result<Scope, ApiError> {
+    match headers.get("x-idlewatt-scope").map(HeaderValue::as_bytes) {
+        None | Some(b"circle" | b"public") => Ok(Scope::Circle),
+        Some(b"own") => Ok(Scope::Own),
+        Some(_) => Err(ApiError::invalid("x-idlewatt-scope", "it must be own, circle or public")),
+    }
+}

@@ -1,0 +1,232 @@
+//! What every part of a running hub shares: the store, who is connected, and what is being answered.
+//!
+//! Locks are held for table look-ups only, never across an await.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use idlewatt_hub_core::ledger::AccountName;
+use idlewatt_hub_core::routing::{Router, Waiting};
+use idlewatt_protocol::message::{HubMessage, Refuse, RefuseCode};
+use idlewatt_protocol::receipt::{Envelope, Statement};
+use idlewatt_protocol::{PublicKey, RequestId, UnixMillis};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
+use crate::node::Link;
+use crate::store::{Settled, Store};
+
+/// A running hub.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) store: Store,
+    /// The public half of the store's key.
+    pub(crate) key: PublicKey,
+    /// Addresses of this hub, best first, for nodes.
+    pub(crate) urls: Vec<String>,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Instant,
+    /// Answers and settlements under way: a drain waits for them.
+    pub(crate) tasks: TaskTracker,
+    routing: Mutex<Routing>,
+    /// A slot, a node or a model came or went: whoever waits for one looks again.
+    changed: Notify,
+    links: Mutex<HashMap<PublicKey, Arc<Link>>>,
+    open: Mutex<HashMap<RequestId, Open>>,
+    /// A request is over.
+    closed: Notify,
+    draining: AtomicBool,
+}
+
+/// The choice of nodes and the queue for it, which are only consistent together.
+#[derive(Debug, Default)]
+pub(crate) struct Routing {
+    pub(crate) router: Router,
+    pub(crate) waiting: Waiting,
+}
+
+/// A request between admission and settlement.
+#[derive(Debug)]
+struct Open {
+    account: AccountName,
+    /// Who answers it, and where its statement goes.
+    node: Option<(PublicKey, Option<oneshot::Sender<Signed>>)>,
+    /// Cancelled once it is settled or void.
+    over: CancellationToken,
+}
+
+/// A statement as it came, with what it says.
+pub(crate) type Signed = (Envelope, Statement);
+
+impl Hub {
+    pub(crate) fn new(store: Store, urls: Vec<String>) -> Self {
+        Self {
+            key: PublicKey::from(store.hub_key()),
+            store,
+            urls,
+            metrics: Metrics::default(),
+            started: Instant::now(),
+            tasks: TaskTracker::new(),
+            routing: Mutex::default(),
+            changed: Notify::new(),
+            links: Mutex::default(),
+            open: Mutex::default(),
+            closed: Notify::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn routing(&self) -> MutexGuard<'_, Routing> {
+        lock(&self.routing)
+    }
+
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    pub(crate) fn link(&self, node: &PublicKey) -> Option<Arc<Link>> {
+        lock(&self.links).get(node).cloned()
+    }
+
+    /// Puts a new session in the place of an older one, which is told. `false` when a newer one is there already.
+    pub(crate) fn register(&self, link: &Arc<Link>) -> bool {
+        let mut links = lock(&self.links);
+        if links.get(&link.key).is_some_and(|other| other.epoch > link.epoch) {
+            return false;
+        }
+        let older = links.insert(link.key, Arc::clone(link));
+        self.routing().router.join(link.key, link.account.clone());
+        drop(links);
+        if let Some(older) = older {
+            older.cut_off(Refuse {
+                code: RefuseCode::Superseded,
+                message: "A newer session of this node took over. If that was not you, another machine uses this \
+                          node's key."
+                    .into(),
+            });
+        }
+        true
+    }
+
+    /// Forgets a session, unless a newer one has its place.
+    pub(crate) fn unregister(&self, link: &Link) {
+        let mut links = lock(&self.links);
+        if links.get(&link.key).is_some_and(|other| other.epoch == link.epoch) {
+            links.remove(&link.key);
+            self.routing().router.leave(&link.key);
+            drop(links);
+            self.store.left(link.key);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// A request is admitted; until [`close`](Self::close) its statements are waited for rather than void.
+    pub(crate) fn admit(&self, request: RequestId, account: AccountName) {
+        let open = Open { account, node: None, over: CancellationToken::new() };
+        lock(&self.open).insert(request, open);
+    }
+
+    /// `node` answers this request now: its statement is what comes out.
+    pub(crate) fn expect(&self, request: RequestId, node: PublicKey) -> oneshot::Receiver<Signed> {
+        let (tx, rx) = oneshot::channel();
+        if let Some(open) = lock(&self.open).get_mut(&request) {
+            open.node = Some((node, Some(tx)));
+        }
+        rx
+    }
+
+    /// Whether this statement was waited for. One that is not is about a request that is settled, or void.
+    pub(crate) fn take_statement(&self, from: &PublicKey, signed: Signed) -> bool {
+        let mut requests = lock(&self.open);
+        let Some(open) = requests.get_mut(&signed.1.request) else { return false };
+        match &mut open.node {
+            Some((node, tx)) if node == from => {
+                if let Some(tx) = tx.take() {
+                    // Whoever waited may have given up; then the request is being settled without it.
+                    let _ = tx.send(signed);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A request is settled, or void.
+    pub(crate) fn close(&self, request: RequestId) {
+        if let Some(open) = lock(&self.open).remove(&request) {
+            open.over.cancel();
+            self.closed.notify_waiters();
+        }
+    }
+
+    /// Waits until no request is between admission and settlement.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut closed = std::pin::pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.under_way() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Cancelled when this request of this account is over; `None` when none such is under way.
+    pub(crate) fn over(&self, request: RequestId, account: &AccountName) -> Option<CancellationToken> {
+        lock(&self.open).get(&request).filter(|open| open.account == *account).map(|open| open.over.clone())
+    }
+
+    /// Requests between admission and settlement.
+    pub(crate) fn under_way(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    /// Tells the nodes of a settled request.
+    pub(crate) fn tell_posted(&self, settled: Settled) {
+        for (node, posted) in settled.postings {
+            if let Some(link) = self.link(&node) {
+                link.posted(posted);
+            }
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing new and tells every node that the hub closes within `limit`.
+    pub(crate) fn drain(&self, limit: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        let by = UnixMillis(now().0 + i64::try_from(limit.as_millis()).unwrap_or(i64::MAX / 2));
+        for link in lock(&self.links).values() {
+            link.send(&HubMessage::Drain { by });
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Ends every session; what still runs is lost to its consumers as an error.
+    pub(crate) fn cut_all(&self) {
+        let links: Vec<Arc<Link>> = lock(&self.links).values().cloned().collect();
+        for link in links {
+            link.cut_off(Refuse {
+                code: RefuseCode::Busy,
+                message: "The hub stops now. This node reconnects when it is back.".into(),
+            });
+        }
+    }
+}
+
+/// A lock that no panic can close for good: the tables are consistent between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The wall clock in the wire's form.
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

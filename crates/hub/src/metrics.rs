@@ -1,0 +1,187 @@
+//! What `/metrics` and the status page count: a few atomics, written in Prometheus' text form.
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use idlewatt_protocol::receipt::Statement;
+use idlewatt_protocol::{Label, Usage};
+
+use crate::hub::{Hub, lock};
+
+/// Seconds over which tokens a second are averaged.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Upper bounds of the first-token histogram, milliseconds.
+const FIRST_TOKEN_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1000, 2500, 10_000, 60_000];
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything that is counted since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Requests that were admitted.
+    pub(crate) requests: Counter,
+    /// Requests answered with an error before any byte of an answer.
+    pub(crate) refused: Counter,
+    /// Answers by how they ended.
+    pub(crate) complete: Counter,
+    pub(crate) cancelled: Counter,
+    pub(crate) broken: Counter,
+    /// Requests that were tried on another node before their first byte.
+    pub(crate) retries: Counter,
+    /// Receipts with and without the node's statement.
+    pub(crate) signed: Counter,
+    pub(crate) unsigned: Counter,
+    /// Nodes cut off for breaking the protocol.
+    pub(crate) breaches: Counter,
+    tokens_in: Counter,
+    tokens_out: Counter,
+    /// Of answers with measured energy: millijoules, and completion tokens.
+    measured_mj: Counter,
+    measured_tokens: Counter,
+    first_token: [Counter; FIRST_TOKEN_MS.len()],
+    first_token_count: Counter,
+    first_token_ms: Counter,
+    recent: Mutex<Vec<(Instant, u32)>>,
+}
+
+impl Metrics {
+    /// An answer began.
+    pub(crate) fn first_token(&self, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        for (bound, bucket) in FIRST_TOKEN_MS.iter().zip(&self.first_token) {
+            if ms <= *bound {
+                bucket.add(1);
+            }
+        }
+        self.first_token_count.add(1);
+        self.first_token_ms.add(ms);
+    }
+
+    /// A request was settled.
+    pub(crate) fn settled(&self, usage: Usage, statement: Option<&Statement>) {
+        self.tokens_in.add(usage.prompt.into());
+        self.tokens_out.add(usage.completion.into());
+        match statement {
+            Some(statement) => {
+                self.signed.add(1);
+                let energy = statement.energy.total_mj.and_then(|energy| u64::try_from(energy.0).ok());
+                if let (Label::Measured, Some(energy)) = (statement.energy.label, energy) {
+                    self.measured_mj.add(energy);
+                    self.measured_tokens.add(usage.completion.into());
+                }
+            }
+            None => self.unsigned.add(1),
+        }
+        let now = Instant::now();
+        let mut recent = lock(&self.recent);
+        recent.retain(|(at, _)| now.duration_since(*at) < WINDOW);
+        recent.push((now, usage.completion));
+    }
+
+    /// Completion tokens a second over the last minute.
+    pub(crate) fn tokens_per_second(&self) -> f64 {
+        let now = Instant::now();
+        let recent = lock(&self.recent);
+        let tokens: u64 = recent
+            .iter()
+            .filter(|(at, _)| now.duration_since(*at) < WINDOW)
+            .map(|(_, tokens)| u64::from(*tokens))
+            .sum();
+        ratio(tokens, WINDOW.as_secs()).unwrap_or(0.0)
+    }
+
+    /// Joules a completion token, over the answers whose energy a node measured; `None` when none did.
+    pub(crate) fn joules_per_token(&self) -> Option<f64> {
+        ratio(self.measured_mj.get(), self.measured_tokens.get().saturating_mul(1000))
+    }
+
+    /// All tokens since the start: prompt, completion.
+    pub(crate) fn tokens(&self) -> (u64, u64) {
+        (self.tokens_in.get(), self.tokens_out.get())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "display only")]
+fn ratio(of: u64, to: u64) -> Option<f64> {
+    (to > 0).then(|| of as f64 / to as f64)
+}
+
+/// The whole of `/metrics`.
+pub(crate) fn exposition(hub: &Hub) -> String {
+    let it = &hub.metrics;
+    let mut out = String::with_capacity(4096);
+    let mut counter = |name: &str, help: &str, values: &[(&str, u64)]| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (labels, value) in values {
+            let _ = writeln!(out, "{name}{labels} {value}");
+        }
+    };
+    counter("idlewatt_hub_requests_total", "Requests admitted.", &[("", it.requests.get())]);
+    counter("idlewatt_hub_refused_total", "Requests answered with an error before any byte.", &[("", it.refused.get())]);
+    counter(
+        "idlewatt_hub_answers_total",
+        "Answers by how they ended.",
+        &[
+            (r#"{outcome="complete"}"#, it.complete.get()),
+            (r#"{outcome="cancelled"}"#, it.cancelled.get()),
+            (r#"{outcome="broken"}"#, it.broken.get()),
+        ],
+    );
+    counter("idlewatt_hub_retries_total", "Requests tried on another node before their first byte.", &[("", it.retries.get())]);
+    counter(
+        "idlewatt_hub_receipts_total",
+        "Receipts with and without the node's own statement.",
+        &[(r#"{statement="signed"}"#, it.signed.get()), (r#"{statement="unsigned"}"#, it.unsigned.get())],
+    );
+    counter("idlewatt_hub_breaches_total", "Nodes cut off for breaking the protocol.", &[("", it.breaches.get())]);
+    let (tokens_in, tokens_out) = it.tokens();
+    counter(
+        "idlewatt_hub_tokens_total",
+        "Tokens billed.",
+        &[(r#"{kind="prompt"}"#, tokens_in), (r#"{kind="completion"}"#, tokens_out)],
+    );
+    counter(
+        "idlewatt_hub_measured_energy_millijoules_total",
+        "Energy of answers whose node measured it.",
+        &[("", it.measured_mj.get())],
+    );
+    let routing = hub.routing();
+    let (nodes, accepting) = routing.router.count();
+    let waiting = routing.waiting.total();
+    drop(routing);
+    for (name, help, value) in [
+        ("idlewatt_hub_nodes", "Nodes connected.", nodes),
+        ("idlewatt_hub_nodes_accepting", "Nodes that take requests now.", accepting),
+        ("idlewatt_hub_requests_under_way", "Requests between admission and settlement.", hub.under_way()),
+        ("idlewatt_hub_requests_waiting", "Requests that wait for a free slot.", waiting),
+    ] {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+    let name = "idlewatt_hub_first_token_milliseconds";
+    let _ = writeln!(out, "# HELP {name} From admission to the first token.\n# TYPE {name} histogram");
+    for (bound, bucket) in FIRST_TOKEN_MS.iter().zip(&it.first_token) {
+        let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {}", bucket.get());
+    }
+    let count = it.first_token_count.get();
+    let _ = writeln!(
+        out,
+        "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {}\n{name}_count {count}",
+        it.first_token_ms.get()
+    );
+    out
+}

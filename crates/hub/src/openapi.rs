@@ -1,0 +1,153 @@
+//! `GET /openapi.json`: what the gateway takes and gives, true to the code (a test compares the routes).
+
+use axum::Json;
+use serde_json::{Value, json};
+
+pub(crate) async fn serve() -> Json<Value> {
+    Json(document())
+}
+
+fn document() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Idlewatt hub",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "An OpenAI-compatible gateway in front of people's idle GPUs. Every answered request has a \
+                            signed receipt.",
+        },
+        "paths": {
+            "/": { "get": open("The status page.", "text/html") },
+            "/healthz": { "get": open("The process runs.", "text/plain") },
+            "/readyz": { "get": open("Takes requests; 503 while it drains.", "text/plain") },
+            "/metrics": { "get": open("Counters in Prometheus' text form.", "text/plain") },
+            "/openapi.json": { "get": open("This document.", "application/json") },
+            "/v1/models": { "get": keyed("Models offered now, with price, nodes, warm or cold, and how that is known.", "Models") },
+            "/v1/models/{model}": { "get": with_path(keyed("One model.", "Model"), "model") },
+            "/v1/chat/completions": { "post": ask("Answers a conversation.", "messages", true) },
+            "/v1/completions": { "post": ask("Continues a text.", "prompt", true) },
+            "/v1/embeddings": { "post": ask("Embeds texts.", "input", false) },
+            "/v1/receipts/{id}": { "get": with_path(keyed("The signed receipt of one of the account's own requests; waits up to 2 s for it.", "ReceiptFile"), "id") },
+            "/node/v1": { "get": {
+                "summary": "The session of a node: a WebSocket of subprotocol idlewatt.node.v1.",
+                "responses": { "101": { "description": "Switching protocols." } },
+            } },
+        },
+        "components": {
+            "securitySchemes": { "key": { "type": "http", "scheme": "bearer", "description": "An API key, `iw-…`." } },
+            "schemas": {
+                "Error": { "type": "object", "required": ["error"], "properties": { "error": {
+                    "type": "object", "required": ["message", "type", "param", "code"], "properties": {
+                        "message": { "type": "string" }, "type": { "type": "string" },
+                        "param": { "type": ["string", "null"] }, "code": { "type": ["string", "null"] },
+                    } } } },
+                "Model": { "type": "object", "required": ["id", "object", "created", "owned_by", "idlewatt"], "properties": {
+                    "id": { "type": "string" }, "object": { "const": "model" }, "created": { "type": "integer" },
+                    "owned_by": { "const": "idlewatt" }, "idlewatt": { "type": "object", "properties": {
+                        "price": { "type": "object", "properties": { "min": { "type": "integer" }, "max": { "type": "integer" }, "unit": { "type": "string" } } },
+                        "nodes": { "type": "integer" }, "available": { "type": "boolean" }, "warm": { "type": "boolean" },
+                        "context": { "type": "integer" }, "verification": { "enum": ["declared"] },
+                        "capabilities": { "type": "array" }, "artefacts": { "type": "array" },
+                    } } } },
+                "Models": { "type": "object", "properties": { "object": { "const": "list" },
+                    "data": { "type": "array", "items": { "$ref": "#/components/schemas/Model" } } } },
+                "ReceiptFile": { "type": "object", "required": ["receipt"], "properties": {
+                    "receipt": { "type": "object", "description": "A DSSE envelope with a Merkle path." },
+                    "salt": { "type": "string", "description": "Salt of the commitments, hexadecimal." } } },
+            },
+        },
+    })
+}
+
+fn open(summary: &str, kind: &str) -> Value {
+    json!({ "summary": summary, "responses": { "200": { "description": "As it says.", "content": { kind: {} } } } })
+}
+
+fn keyed(summary: &str, schema: &str) -> Value {
+    json!({
+        "summary": summary,
+        "security": [{ "key": [] }],
+        "responses": {
+            "200": { "description": "Found.", "content": { "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } } },
+            "401": error("No key of this hub."),
+            "404": error("There is none."),
+        },
+    })
+}
+
+fn with_path(mut operation: Value, name: &str) -> Value {
+    let parameter = json!([{ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }]);
+    if let Some(operation) = operation.as_object_mut() {
+        operation.insert("parameters".into(), parameter);
+    }
+    operation
+}
+
+fn ask(summary: &str, needed: &str, streams: bool) -> Value {
+    let mut content = json!({ "application/json": { "schema": { "type": "object" } } });
+    if let (true, Some(content)) = (streams, content.as_object_mut()) {
+        content.insert("text/event-stream".into(), json!({ "schema": { "type": "string" } }));
+    }
+    let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
+    json!({
+        "summary": summary,
+        "security": [{ "key": [] }],
+        "parameters": [
+            { "name": "x-idlewatt-max-price", "in": "header", "schema": { "type": "integer" }, "description": "Micro-credits a million tokens." },
+            { "name": "x-idlewatt-scope", "in": "header", "schema": { "enum": ["own", "circle", "public"] }, "description": "Who may answer." },
+        ],
+        "requestBody": { "required": true, "content": { "application/json": { "schema": {
+            "type": "object", "required": ["model", needed],
+            "description": "OpenAI's fields; those that are ignored are named in x-idlewatt-ignored, unknown ones are refused.",
+        } } } },
+        "responses": {
+            "200": { "description": "The answer.", "content": content, "headers": {
+                "x-request-id": header("The request's id, and its receipt's."),
+                "x-idlewatt-receipt": header("The receipt's id."),
+                "x-idlewatt-node": header("Which node answered."),
+                "x-idlewatt-artefact": header("What it declared to serve."),
+                "x-idlewatt-ignored": header("Fields that were ignored."),
+            } },
+            "400": error("The body is not JSON, or a field is not right or not supported."),
+            "401": error("No key of this hub."),
+            "402": error("The account cannot pay the worst case."),
+            "404": error("No node ever offered this model."),
+            "413": error("The body is over 4 MiB."),
+            "429": error("Every node is busy; see retry-after."),
+            "502": error("The node broke off, or sent no answer that can be used."),
+            "503": error("No node answers for this model now; see retry-after."),
+        },
+    })
+}
+
+fn error(description: &str) -> Value {
+    json!({ "description": description, "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let mut described: Vec<(String, String)> = Vec::new();
+        for (path, methods) in document()["paths"].as_object().unwrap() {
+            described.extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
+        }
+        let mut routed: Vec<(String, String)> =
+            crate::gateway::routes().iter().map(|(method, path, _)| ((*method).into(), (*path).into())).collect();
+        described.sort();
+        routed.sort();
+        assert_eq!(described, routed);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let text = document.to_string();
+        for part in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = part.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}
