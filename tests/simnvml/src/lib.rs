@@ -1,1 +1,355 @@
-//! A simulated NVML.
+//! A simulated NVML: cards behind NVML's own C symbols, for tests. Product code loads it as it loads the driver's.
+//!
+//! It knows nothing of Idlewatt. A test steers it by a JSON file ([`control`]) whose path is in `IDLEWATT_SIMNVML`, or
+//! else `simnvml.json` beside the library itself: copy the library for each test that wants cards of its own. What
+//! really happened is written to `simnvml.csv` beside the control file, one line a card and 10 ms:
+//! `unix_us,card,power_mw,energy_mj,temperature_mc`.
+//!
+//! The truth is no estimator's model: power follows the load with a lag, sensors look back, refresh late and carry
+//! noise, and the counter has a gain of its own.
+
+#![expect(
+    unsafe_code,
+    clippy::missing_safety_doc,
+    reason = "the C ABI of NVML; its header says what is safe"
+)]
+
+mod control;
+mod sim;
+
+use std::ffi::{CString, c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use control::Fault;
+use sim::{Card, Sim};
+
+const SUCCESS: c_uint = 0;
+const UNINITIALIZED: c_uint = 1;
+const INVALID_ARGUMENT: c_uint = 2;
+const INSUFFICIENT_SIZE: c_uint = 7;
+const NOT_SUPPORTED: c_uint = 3;
+
+const POWER_AVERAGE: c_uint = 185;
+const POWER_INSTANT: c_uint = 186;
+const UNSIGNED_INT: c_uint = 1;
+
+/// A pointer that is the card's number plus one.
+type Device = *mut c_void;
+
+static SIM: Mutex<Option<Sim>> = Mutex::new(None);
+
+fn sim() -> MutexGuard<'static, Option<Sim>> {
+    SIM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks one card one thing, by the name that its faults are steered by.
+fn ask<T>(
+    device: Device,
+    what: &str,
+    answer: impl FnOnce(&mut Card) -> Result<T, Fault>,
+) -> Result<T, c_uint> {
+    let mut sim = sim();
+    let sim = sim.as_mut().ok_or(UNINITIALIZED)?;
+    sim.advance();
+    let index = (device as usize).checked_sub(1).ok_or(INVALID_ARGUMENT)?;
+    let card = sim.cards.get_mut(index).ok_or(INVALID_ARGUMENT)?;
+    card.fault(what).and_then(|()| answer(card)).map_err(Fault::code)
+}
+
+unsafe fn give<T>(to: *mut T, answer: Result<T, c_uint>) -> c_uint {
+    if to.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    match answer {
+        Ok(value) => {
+            unsafe { to.write(value) };
+            SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+unsafe fn give_text(to: *mut c_char, length: c_uint, answer: Result<String, c_uint>) -> c_uint {
+    let text = match answer.map(CString::new) {
+        Ok(Ok(text)) => text,
+        Ok(Err(_)) => return INVALID_ARGUMENT,
+        Err(code) => return code,
+    };
+    let bytes = text.as_bytes_with_nul();
+    if to.is_null() || bytes.len() > length as usize {
+        return INSUFFICIENT_SIZE;
+    }
+    unsafe { bytes.as_ptr().cast::<c_char>().copy_to_nonoverlapping(to, bytes.len()) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlInit_v2() -> c_uint {
+    let mut sim = sim();
+    let started = sim.get_or_insert_with(Sim::start);
+    started.advance();
+    match started.control.init_error {
+        Some(fault) => fault.code(),
+        None => {
+            started.users += 1;
+            SUCCESS
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlShutdown() -> c_uint {
+    match sim().as_mut() {
+        Some(sim) if sim.users > 0 => {
+            sim.users -= 1;
+            SUCCESS
+        }
+        _ => UNINITIALIZED,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) -> c_uint {
+    let answer = sim().as_ref().map(|sim| sim.control.driver.clone()).ok_or(UNINITIALIZED);
+    unsafe { give_text(version, length, answer) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> c_uint {
+    let mut sim = sim();
+    let answer = sim.as_mut().ok_or(UNINITIALIZED).map(|sim| {
+        sim.advance();
+        sim.cards.len() as c_uint
+    });
+    unsafe { give(count, answer) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut Device) -> c_uint {
+    let handle = (index as usize + 1) as Device;
+    unsafe { give(device, ask(handle, "handle", |_| Ok(handle))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetName(device: Device, name: *mut c_char, length: c_uint) -> c_uint {
+    unsafe { give_text(name, length, ask(device, "name", |card| Ok(card.control.name.clone()))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetUUID(device: Device, uuid: *mut c_char, length: c_uint) -> c_uint {
+    unsafe { give_text(uuid, length, ask(device, "uuid", |card| Ok(card.control.uuid.clone()))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetArchitecture(device: Device, architecture: *mut c_uint) -> c_uint {
+    unsafe { give(architecture, ask(device, "architecture", |card| Ok(card.control.architecture))) }
+}
+
+#[repr(C)]
+pub struct PciInfo {
+    bus_id_legacy: [c_char; 16],
+    domain: c_uint,
+    bus: c_uint,
+    device: c_uint,
+    pci_device_id: c_uint,
+    pci_sub_system_id: c_uint,
+    bus_id: [c_char; 32],
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: Device, info: *mut PciInfo) -> c_uint {
+    let answer = ask(device, "pci", |card| {
+        let mut info = PciInfo {
+            bus_id_legacy: [0; 16],
+            domain: 0,
+            bus: 0,
+            device: 0,
+            pci_device_id: 0,
+            pci_sub_system_id: 0,
+            bus_id: [0; 32],
+        };
+        // The last byte stays the end of the text.
+        for (to, from) in info.bus_id[..31].iter_mut().zip(card.control.pci.bytes()) {
+            *to = from as c_char;
+        }
+        Ok(info)
+    });
+    unsafe { give(info, answer) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(device: Device, power: *mut c_uint) -> c_uint {
+    unsafe { give(power, ask(device, "power", |card| Ok(card.averaged_power()))) }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub union Value {
+    double: f64,
+    unsigned: c_uint,
+    wide: c_ulonglong,
+}
+
+#[repr(C)]
+pub struct FieldValue {
+    field: c_uint,
+    scope: c_uint,
+    timestamp: c_longlong,
+    latency: c_longlong,
+    value_type: c_uint,
+    result: c_uint,
+    value: Value,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
+    device: Device,
+    count: c_int,
+    values: *mut FieldValue,
+) -> c_uint {
+    let (Ok(count), false) = (usize::try_from(count), values.is_null()) else { return INVALID_ARGUMENT };
+    // As the driver does: the call succeeds, and each field has its own result.
+    if let Err(code) = ask(device, "fields", |_| Ok(())) {
+        return code;
+    }
+    for field in unsafe { std::slice::from_raw_parts_mut(values, count) } {
+        let answer = match field.field {
+            POWER_INSTANT => ask(device, "power_instant", |card| Ok(card.instant_power())),
+            POWER_AVERAGE => ask(device, "power_average", |card| Ok(card.averaged_power())),
+            _ => Err(NOT_SUPPORTED),
+        };
+        field.value_type = UNSIGNED_INT;
+        match answer {
+            Ok(value) => {
+                field.result = SUCCESS;
+                field.value = Value { unsigned: value };
+            }
+            Err(code) => field.result = code,
+        }
+    }
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(
+    device: Device,
+    energy: *mut c_ulonglong,
+) -> c_uint {
+    unsafe { give(energy, ask(device, "energy", |card| Ok(card.counter()))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetTemperature(
+    device: Device,
+    sensor: c_uint,
+    celsius: *mut c_uint,
+) -> c_uint {
+    let answer = ask(device, "temperature", |card| {
+        if sensor == 0 { Ok(card.temperature()) } else { Err(Fault::NotSupported) }
+    });
+    unsafe { give(celsius, answer) }
+}
+
+#[repr(C)]
+pub struct Memory {
+    version: c_uint,
+    total: c_ulonglong,
+    reserved: c_ulonglong,
+    free: c_ulonglong,
+    used: c_ulonglong,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, memory: *mut Memory) -> c_uint {
+    if memory.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    let version = unsafe { (*memory).version };
+    let answer = ask(device, "memory", |card| {
+        let (total, used) = (card.control.vram_total, card.control.vram_used);
+        Ok(Memory { version, total, reserved: 0, free: total.saturating_sub(used), used })
+    });
+    unsafe { give(memory, answer) }
+}
+
+#[repr(C)]
+pub struct Utilization {
+    gpu: c_uint,
+    memory: c_uint,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(device: Device, rates: *mut Utilization) -> c_uint {
+    let answer = ask(device, "utilisation", |card| Ok(Utilization { gpu: card.utilisation(), memory: 0 }));
+    unsafe { give(rates, answer) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(device: Device, limit: *mut c_uint) -> c_uint {
+    unsafe { give(limit, ask(device, "limit", |card| Ok(card.control.limit_w * 1000))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPowerManagementDefaultLimit(
+    device: Device,
+    limit: *mut c_uint,
+) -> c_uint {
+    unsafe { give(limit, ask(device, "default_limit", |card| Ok(card.control.default_limit_w * 1000))) }
+}
+
+#[repr(C)]
+pub struct ProcessInfo {
+    pid: c_uint,
+    used_gpu_memory: c_ulonglong,
+    gpu_instance_id: c_uint,
+    compute_instance_id: c_uint,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
+    device: Device,
+    count: *mut c_uint,
+    processes: *mut ProcessInfo,
+) -> c_uint {
+    /// As on Windows: memory by process is not available.
+    const NOT_AVAILABLE: c_ulonglong = c_ulonglong::MAX;
+    if count.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    let found = match ask(device, "processes", |card| Ok(card.control.processes.clone())) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let room = unsafe { *count } as usize;
+    unsafe { count.write(found.len() as c_uint) };
+    if found.is_empty() {
+        return SUCCESS;
+    }
+    if processes.is_null() || room < found.len() {
+        return INSUFFICIENT_SIZE;
+    }
+    for (index, process) in found.iter().enumerate() {
+        let info = ProcessInfo {
+            pid: process.pid,
+            used_gpu_memory: process.vram.unwrap_or(NOT_AVAILABLE),
+            gpu_instance_id: c_uint::MAX,
+            compute_instance_id: c_uint::MAX,
+        };
+        unsafe { processes.add(index).write(info) };
+    }
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetGraphicsRunningProcesses_v3(
+    device: Device,
+    count: *mut c_uint,
+    _processes: *mut ProcessInfo,
+) -> c_uint {
+    unsafe { give(count, ask(device, "processes", |_| Ok(0))) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlErrorString(_code: c_uint) -> *const c_char {
+    c"simulated".as_ptr()
+}

@@ -1,0 +1,214 @@
+//! The real NVML wrapper against simulated cards: what the driver tells, what it refuses, and what it loses.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use idlewatt_core::device::{GpuReading, Power};
+use idlewatt_core::meter::{Meter, Purpose};
+use idlewatt_devices::{Gpus, Level, Places};
+use idlewatt_protocol::Milliwatts;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A folder with a copy of the simulated driver and the file that steers it.
+struct Rig {
+    folder: TempDir,
+}
+
+impl Rig {
+    fn new(control: &Value) -> Self {
+        let rig = Self { folder: tempfile::tempdir().unwrap() };
+        fs::copy(built_library(), rig.library()).unwrap();
+        rig.steer(control);
+        rig
+    }
+
+    fn library(&self) -> PathBuf {
+        self.folder.path().join("libnvidia-ml.so.1")
+    }
+
+    fn steer(&self, control: &Value) {
+        let new = self.folder.path().join("simnvml.new");
+        fs::write(&new, control.to_string()).unwrap();
+        fs::rename(new, self.folder.path().join("simnvml.json")).unwrap();
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            nvml: Some(self.library()),
+            sysfs: self.folder.path().join("sys"),
+            retry: Duration::from_millis(50),
+        }
+    }
+
+    fn gpus(&self) -> Gpus {
+        Gpus::new(&self.places())
+    }
+
+    /// True energy of card 0 between two moments, mJ, by the simulation's own record.
+    fn truth(&self, from_us: f64, to_us: f64) -> f64 {
+        let record = fs::read_to_string(self.folder.path().join("simnvml.csv")).unwrap();
+        let energy_at = |at: f64| {
+            let lines =
+                record.lines().map(|line| line.split(',').map(|it| it.parse::<f64>().unwrap()).collect());
+            lines.take_while(|line: &Vec<f64>| line[0] <= at).last().map_or(0.0, |line| line[3])
+        };
+        energy_at(to_us) - energy_at(from_us)
+    }
+}
+
+/// Beside this test, where cargo put it as a dependency.
+fn built_library() -> PathBuf {
+    let folder = std::env::current_exe().unwrap().parent().map(Path::to_owned).unwrap();
+    let names = ["libidlewatt_simnvml.so", "libidlewatt_simnvml.dylib", "idlewatt_simnvml.dll"];
+    let found = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("no simulated NVML in {}: build idlewatt-simnvml", folder.display()))
+}
+
+fn only(gpus: &mut Gpus) -> GpuReading {
+    let mut readings = gpus.read();
+    assert_eq!(readings.len(), 1);
+    readings.remove(0).unwrap()
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_card_tells_what_it_is_and_does() {
+    let rig = Rig::new(&json!({"cards": [{
+        "uuid": "GPU-a", "name": "NVIDIA Test", "load_w": 120.0, "limit_w": 300, "default_limit_w": 320,
+        "vram_total": 8_589_934_592_u64, "vram_used": 1000, "utilisation": 37, "ambient_c": 20.0, "c_per_w": 0.25,
+        "processes": [{"pid": 42, "vram": 700}, {"pid": 43}],
+    }]}));
+    let mut gpus = rig.gpus();
+    let card = only(&mut gpus);
+    assert_eq!((card.id.as_str(), card.name.as_str()), ("GPU-a", "NVIDIA Test"));
+    assert_eq!(card.power, Some(Power { value: Milliwatts(120_000), averaged: false }));
+    assert_eq!((card.temperature_c, card.utilisation), (Some(50), Some(37)));
+    assert_eq!((card.vram_used, card.vram_total), (Some(1000), Some(8_589_934_592)));
+    assert_eq!((card.limit, card.default_limit), (Some(Milliwatts(300_000)), Some(Milliwatts(320_000))));
+    assert!(card.energy.is_some());
+    let processes = gpus.processes();
+    assert_eq!(
+        processes.iter().map(|it| (it.pid, it.vram)).collect::<Vec<_>>(),
+        [(42, Some(700)), (43, None)]
+    );
+}
+
+#[test]
+fn no_driver_is_a_normal_state() {
+    let places = Places { nvml: Some("/nonexistent/libnvidia-ml.so.1".into()), ..Places::default() };
+    let mut gpus = Gpus::new(&places);
+    assert!(gpus.read().is_empty());
+    let findings = gpus.findings();
+    assert_eq!(findings.len(), 1);
+    assert_eq!(findings[0].level, Level::Note);
+}
+
+#[test]
+fn what_a_card_does_not_tell_is_none_and_the_rest_is_there() {
+    let rig = Rig::new(&json!({"cards": [{"faults": {
+        "power": "not_supported", "power_instant": "not_supported", "energy": "no_permission",
+        "temperature": "not_supported", "memory": "unknown", "utilisation": "not_supported", "limit": "not_supported",
+    }}]}));
+    let card = only(&mut rig.gpus());
+    assert_eq!((card.power, card.energy, card.temperature_c), (None, None, None));
+    assert_eq!((card.vram_used, card.vram_total, card.utilisation, card.limit), (None, None, None, None));
+    assert_eq!(card.default_limit, Some(Milliwatts(450_000)));
+}
+
+#[test]
+fn without_the_instantaneous_field_power_is_an_average_from_ampere_on() {
+    for (architecture, averaged) in [(6, false), (7, true), (8, true), (9, true)] {
+        let fault = json!({"power_instant": "not_supported"});
+        let rig = Rig::new(&json!({"cards": [{"architecture": architecture, "faults": fault}]}));
+        assert_eq!(only(&mut rig.gpus()).power.unwrap().averaged, averaged, "{architecture}");
+    }
+}
+
+#[test]
+fn a_lost_card_hides_no_other_and_is_found_again_when_it_is_back() {
+    let cards = |lost: bool| json!({"cards": [{"uuid": "GPU-a", "lost": lost}, {"uuid": "GPU-b"}]});
+    let rig = Rig::new(&cards(false));
+    let mut gpus = rig.gpus();
+    assert!(gpus.read().iter().all(Result::is_ok));
+    rig.steer(&cards(true));
+    let readings = gpus.read();
+    let error = readings[0].as_ref().unwrap_err();
+    assert!(error.lost && error.id == "GPU-a", "{error}");
+    assert_eq!(readings[1].as_ref().unwrap().id, "GPU-b");
+    assert!(gpus.findings().iter().any(|finding| finding.level == Level::Problem));
+    rig.steer(&cards(false));
+    until("both cards are read again", || {
+        let readings = gpus.read();
+        let ids: Vec<_> = readings.iter().flatten().map(|card| card.id.as_str()).collect();
+        (ids == ["GPU-a", "GPU-b"]).then_some(())
+    });
+}
+
+#[test]
+fn a_driver_that_is_loaded_later_is_found() {
+    let rig = Rig::new(&json!({"init_error": "driver_not_loaded"}));
+    let mut gpus = rig.gpus();
+    assert!(gpus.read().is_empty());
+    assert_eq!(gpus.findings()[0].level, Level::Warning);
+    rig.steer(&json!({}));
+    until("the card", || (gpus.read().len() == 1).then_some(()));
+    assert_eq!(gpus.findings()[0].level, Level::Good);
+}
+
+#[test]
+fn a_sleeping_card_is_not_woken_to_be_looked_at() {
+    // Any question to the card would fail, and be seen.
+    let rig = Rig::new(&json!({"cards": [{"uuid": "GPU-a"}]}));
+    let power = rig.folder.path().join("sys/bus/pci/devices/0000:01:00.0/power");
+    fs::create_dir_all(&power).unwrap();
+    fs::write(power.join("runtime_status"), "suspended\n").unwrap();
+    let mut gpus = rig.gpus();
+    rig.steer(&json!({"cards": [{"uuid": "GPU-a", "lost": true}]}));
+    let card = only(&mut gpus);
+    assert_eq!((card.power, card.vram_used), (None, None));
+    assert!(gpus.processes().is_empty());
+    fs::write(power.join("runtime_status"), "active\n").unwrap();
+    assert!(gpus.read()[0].is_err());
+}
+
+#[test]
+fn the_meter_finds_the_true_energy_of_a_noisy_card_under_changing_load() {
+    let card = |load: f64| json!({"cards": [{"load_w": load, "noise_mw": 4000.0, "seed": 7, "lag_ms": 30}]});
+    let rig = Rig::new(&card(60.0));
+    let mut gpus = rig.gpus();
+    let mut meter = Meter::default();
+    meter.set_purpose(Purpose::Waiting, true);
+    meter.read(&only(&mut gpus));
+    let clock =
+        || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64() * 1e6;
+    let from = clock();
+    for load in [60.0, 320.0, 150.0, 320.0, 90.0] {
+        rig.steer(&card(load));
+        let until = Instant::now() + Duration::from_millis(1000);
+        while Instant::now() < until {
+            sleep(Duration::from_millis(50));
+            meter.read(&only(&mut gpus));
+        }
+    }
+    let truth = rig.truth(from, clock());
+    #[expect(clippy::cast_precision_loss, reason = "a comparison within percents")]
+    let measured = meter.take().waiting.0 as f64;
+    let error = (measured - truth) / truth;
+    println!("measured {measured:.0} mJ, true {truth:.0} mJ, error {:.2} %", error * 100.0);
+    assert!(error.abs() < 0.05, "{error}");
+}
