@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use idlewatt_hub::admin::{Answer, Command as AdminCommand, perform_on};
+use idlewatt_hub::admin::{Answer, Command as AdminCommand, CommandError, perform_on};
 use idlewatt_hub::serve::{ServeOptions, serve};
 use idlewatt_hub::store::{Account, Checked, OpenError, check_folder, default_folder};
 use idlewatt_hub_core::ledger::{AccountName, FeeRate};
@@ -208,7 +208,8 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
 /// The documented exit code of an error.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
-        if cause.is::<OpenError>() {
+        let command = cause.downcast_ref::<CommandError>();
+        if cause.is::<OpenError>() || matches!(command, Some(CommandError::Open(_))) {
             return ExitCode::from(4);
         }
         let io = cause.downcast_ref::<std::io::Error>();

@@ -196,6 +196,9 @@ impl Writer {
     fn revoke_key(&mut self, shown: &str) -> Result<Key, StoreError> {
         // A whole key may be given too; only its first characters were ever kept.
         let start: String = shown.chars().take(KEY_SHOWN).collect();
+        if start.len() <= KEY_PREFIX.len() {
+            return Err(StoreError::UnknownKey(start));
+        }
         let mut select = self.db.prepare_cached(
             "SELECT hash FROM api_key WHERE revoked IS NULL AND substr(display, 1, length(?1)) = ?1",
         )?;

@@ -107,7 +107,10 @@ impl Writer {
             if let Err(error) = &answer {
                 tracing::error!(request = %reservation.request(), %error, "an answered request was not settled");
             }
-            let _ = waiting.reply.send(answer);
+            let Waiting { settlement, reply } = waiting;
+            // Its reservation is given back before anyone hears of it.
+            drop(settlement);
+            let _ = reply.send(answer);
         }
         if staged.is_empty() {
             return Vec::new();
@@ -146,8 +149,9 @@ impl Writer {
                 // A broken constraint stays broken; anything else is the disk's, and passes.
                 if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
                     tracing::error!(%error, requests = staged.len(), "settlements contradict the database");
-                    for one in staged {
-                        let _ = one.waiting.reply.send(Err(StoreError::Unreadable("settlements")));
+                    for Staged { waiting: Waiting { settlement, reply }, .. } in staged {
+                        drop(settlement);
+                        let _ = reply.send(Err(StoreError::Unreadable("settlements")));
                     }
                     return Vec::new();
                 }

@@ -1,0 +1,205 @@
+use super::*;
+
+#[tokio::test]
+async fn a_settled_request_is_paid_receipted_and_told_to_its_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "10".parse().unwrap()).unwrap();
+    store.create_key(name("anna"), MicroCredits(1000)).await.unwrap();
+    let node = join(&store, "ben", 1).await;
+    let settled = ask(&store, "anna", node, 1, 30).await;
+
+    let receipt = settled.file.verify().unwrap().receipt;
+    assert_eq!((receipt.id, receipt.cost, receipt.fee), (id(1), MicroCredits(30), MicroCredits(3)));
+    assert_eq!(receipt.segments[0].earned, MicroCredits(27));
+    let (told, posted) = &settled.postings[0];
+    assert_eq!((*told, posted.seq, posted.earned, posted.signed), (node, 1, MicroCredits(27), false));
+    assert_eq!(Some(posted.receipt), settled.file.receipt.payload_digest());
+    for (account, expected) in [("anna", 970), ("ben", 27), ("fees", 3), ("issuance", -1000)] {
+        assert_eq!(balance(&store, account).await, expected, "{account}");
+    }
+    assert_eq!(store.receipt(id(1), &name("anna")).await.unwrap(), Some(settled.file));
+    assert_eq!(store.receipt(id(1), &name("ben")).await.unwrap(), None);
+    assert!(store.is_settled(id(1)).await.unwrap() && !store.is_settled(id(2)).await.unwrap());
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart_and_the_chain_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let key = store.create_key(name("anna"), MicroCredits(1000)).await.unwrap().key;
+    let node = join(&store, "ben", 1).await;
+    let first = ask(&store, "anna", node, 1, 10).await;
+    let pseudonym = store.authenticate(&key).unwrap().pseudonym;
+    drop(store);
+
+    let store = open(folder.path());
+    assert_eq!(store.authenticate(&key).unwrap().pseudonym, pseudonym);
+    assert_eq!(store.account_of(&node), Some(name("ben")));
+    assert_eq!(store.available(&name("anna")), MicroCredits(990));
+    let second = ask(&store, "anna", node, 2, 10).await;
+    let receipt = second.file.verify().unwrap().receipt;
+    assert_eq!(receipt.previous, first.file.receipt.payload_digest());
+    assert_eq!(second.postings[0].1.seq, 2);
+    let replayed = store.postings_after(node, 0, 10).await.unwrap();
+    assert_eq!(replayed, [first.postings[0].1.clone(), second.postings[0].1.clone()]);
+    assert_eq!(store.postings_after(node, 1, 10).await.unwrap().len(), 1);
+    assert_holds(folder.path());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_settlements_at_once_agree_to_the_micro_credit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits(1_000_000)).await.unwrap();
+    let nodes = [join(&store, "ben", 1).await, join(&store, "cleo", 2).await];
+    let tasks: Vec<_> = (0..1000u32)
+        .map(|number| {
+            let (store, node) = (store.clone(), nodes[number as usize % 2]);
+            tokio::spawn(async move { ask(&store, "anna", node, number, number % 90).await })
+        })
+        .collect();
+    let mut cost = 0;
+    for task in tasks {
+        cost += task.await.unwrap().file.verify().unwrap().receipt.cost.0;
+    }
+    assert_eq!(balance(&store, "anna").await, 1_000_000 - cost);
+    assert_eq!(balance(&store, "ben").await + balance(&store, "cleo").await, cost);
+    for node in nodes {
+        let postings = store.postings_after(node, 0, 1000).await.unwrap();
+        assert!(postings.iter().map(|posted| posted.seq).eq(1..=500));
+    }
+    assert_eq!(check_folder(folder.path()).unwrap().receipts, 1000);
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn settling_a_request_again_gives_the_first_receipt_and_moves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits(1000)).await.unwrap();
+    let node = join(&store, "ben", 1).await;
+    let first = ask(&store, "anna", node, 1, 10).await;
+    let again = ask(&store, "anna", node, 1, 90).await;
+    assert_eq!((again.file, again.postings), (first.file, first.postings));
+    assert_eq!(balance(&store, "anna").await, 990);
+    assert_eq!(store.available(&name("anna")), MicroCredits(990));
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn own_nodes_cost_nothing_and_give_a_receipt() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let node = join(&store, "anna", 1).await;
+    let reservation = store.reserve(id(1), &name("anna"), MicroCredits::ZERO).unwrap();
+    let settled = store.settle(settlement(reservation, node, 50)).await.unwrap();
+    assert_eq!(settled.file.verify().unwrap().receipt.cost, MicroCredits::ZERO);
+    assert_eq!(settled.postings[0].1.usage.prompt, 50);
+    assert_eq!(balance(&store, "anna").await, 0);
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn what_is_reserved_comes_back_when_dropped_and_never_exceeds_the_credits() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits(150)).await.unwrap();
+    let held = store.reserve(id(1), &name("anna"), MicroCredits(100)).unwrap();
+    let refused = store.reserve(id(2), &name("anna"), MicroCredits(51)).unwrap_err();
+    assert!(matches!(
+        refused,
+        CannotReserve::Ledger(ReserveError::Insufficient { available: MicroCredits(50), .. })
+    ));
+    drop(held);
+    assert_eq!(store.available(&name("anna")), MicroCredits(150));
+    assert!(store.reserve(id(1), &name("nobody"), MicroCredits(0)).is_err());
+}
+
+#[tokio::test]
+async fn a_settlement_over_its_reservation_or_by_a_stranger_bills_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits(1000)).await.unwrap();
+    let node = join(&store, "ben", 1).await;
+    let reservation = store.reserve(id(1), &name("anna"), MicroCredits(10)).unwrap();
+    let error = store.settle(settlement(reservation, node, 11)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    let reservation = store.reserve(id(2), &name("anna"), MicroCredits(10)).unwrap();
+    let error = store.settle(settlement(reservation, PublicKey([9; 32]), 1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::UnknownNode(_)), "{error}");
+    assert_eq!(store.available(&name("anna")), MicroCredits(1000));
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn a_group_lets_its_members_owe_and_nobody_leaves_it_in_debt() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits::ZERO).await.unwrap();
+    let node = join(&store, "ben", 1).await;
+    assert!(store.reserve(id(1), &name("anna"), MicroCredits(1)).is_err());
+    store.create_group(name("home"), MicroCredits(500)).await.unwrap();
+    assert!(store.create_group(name("home"), MicroCredits(1)).await.is_err());
+    store.join_group(name("home"), name("anna")).await.unwrap();
+    ask(&store, "anna", node, 1, 80).await;
+    assert_eq!(balance(&store, "anna").await, -80);
+    assert_eq!(store.groups().await.unwrap()[0].members, [name("anna")]);
+    store.create_group(name("strict"), MicroCredits(10)).await.unwrap();
+    let error = store.join_group(name("strict"), name("anna")).await.unwrap_err();
+    assert!(matches!(error, StoreError::OwesTooMuch { .. }), "{error}");
+    assert_holds(folder.path());
+    drop(store);
+    assert_eq!(open(folder.path()).available(&name("anna")), MicroCredits(420));
+}
+
+#[tokio::test]
+async fn credits_come_from_issuance_and_go_back_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits(10)).await.unwrap();
+    assert_eq!(store.credit(name("anna"), MicroCredits(-4)).await.unwrap().balance_ucr, MicroCredits(6));
+    assert!(store.credit(name("anna"), MicroCredits(-7)).await.is_err());
+    assert!(store.credit(name("nobody"), MicroCredits(1)).await.is_err());
+    assert!(store.credit(name("fees"), MicroCredits(1)).await.is_err());
+    assert!(store.create_key(name("issuance"), MicroCredits(1)).await.is_err());
+    assert!(store.credit(name("anna"), MicroCredits(i64::MIN)).await.is_err());
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_at_once_and_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let kept = store.create_key(name("anna"), MicroCredits::ZERO).await.unwrap().key;
+    let gone = store.create_key(name("anna"), MicroCredits::ZERO).await.unwrap().key;
+    assert_eq!(store.authenticate(&gone).unwrap().account, name("anna"));
+    assert!(matches!(store.revoke_key("iw-".into()).await, Err(StoreError::UnknownKey(_))));
+    let revoked = store.revoke_key(gone[..9].to_owned()).await.unwrap();
+    assert!(revoked.revoked.is_some());
+    assert_eq!(store.authenticate(&gone), None);
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(store.authenticate(&gone), None);
+    assert!(store.authenticate(&kept).is_some());
+    assert_eq!(store.authenticate("iw-"), None);
+    assert_eq!(store.authenticate(""), None);
+}
+
+#[tokio::test]
+async fn keys_and_tokens_are_nowhere_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let key = store.create_key(name("anna"), MicroCredits(1)).await.unwrap().key;
+    let token = store.create_invite(name("anna")).await.unwrap().token;
+    drop(store);
+    let mut files = 0;
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        files += 1;
+        for secret in [&key, &token] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
+        }
+    }
+    assert!(files >= 3);
+}
