@@ -25,7 +25,7 @@ test('one card without a limit leaves the machine without one', () => {
 })
 
 test('a gap in the readings is a gap in the curve', () => {
-  const points = withHoles(whole([0, 1, 2, 90, 91].map((s) => at(s * 1000, 'a', 10))))
+  const points = withHoles(whole([0, 1, 2, 190, 191].map((s) => at(s * 1000, 'a', 10))))
   expect(points.map((point) => point.mw)).toEqual([10, 10, 10, undefined, 10, 10])
 })
 

@@ -23,6 +23,7 @@ URL.revokeObjectURL ??= () => undefined
 vi.mock('uplot', () => ({
   default: class {
     setSize(): void {}
+    setData(): void {}
     destroy(): void {}
   },
 }))

@@ -37,7 +37,9 @@ export class Engine {
         if (link === 'live') void this.load()
       },
     })
-    const tick = setInterval(() => (this.now = Date.now()), 1_000)
+    const tick = setInterval(() => {
+      if (!document.hidden) this.now = Date.now()
+    }, 1_000)
     return () => {
       clearInterval(tick)
       stop()

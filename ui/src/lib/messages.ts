@@ -14,6 +14,7 @@ export const m = {
   none: '–',
   copy: 'Copy',
   copied: 'Copied',
+  notCopied: 'Not allowed here',
   save: 'Save',
   cancel: 'Cancel',
   tryAgain: 'Try again',

@@ -12,7 +12,7 @@ export interface Point {
   running: number
 }
 
-/** A card that has not told for so long counts no more. */
+/** A card that has not told for so long counts no more; cards are asked at least every minute. */
 const STALE_MS = 120_000
 
 /** The machine's power: at each moment the sum of each card's latest reading. */
@@ -46,7 +46,7 @@ export function whole(samples: Sample[]): Point[] {
 export function withHoles(points: Point[]): Point[] {
   const steps = points.slice(1).map((point, i) => point.at - (points[i]?.at ?? 0))
   const usual = steps.toSorted((a, b) => a - b)[Math.floor(steps.length / 2)] ?? 0
-  const longest = Math.max(usual * 4, 15_000)
+  const longest = Math.max(usual * 4, STALE_MS)
   return points.flatMap((point, i) => {
     const before = points[i - 1]
     if (before === undefined || point.at - before.at <= longest) return [point]
