@@ -50,6 +50,9 @@ describe('overview', () => {
     expect(document.querySelector('[aria-live]')).toHaveTextContent('Paused: you are here.')
     backend.say({ type: 'status', value: { ...live(NOW).status, sentence: 'Sharing again.' } })
     await waitFor(() => expect(document.querySelector('[aria-live]')).toHaveTextContent('Sharing again.'))
+    backend.say({ type: 'status', value: { ...live(NOW).status, sentence: 'Sharing, 1 W more.' } })
+    await waitFor(() => expect(screen.getByRole('heading', { level: 1 })).toHaveTextContent('Sharing, 1 W more.'))
+    expect(document.querySelector('[aria-live]')).toHaveTextContent('Sharing again.')
   })
 
   test('on an attended machine what happened meanwhile comes first', async () => {

@@ -81,7 +81,7 @@ export const m = {
     running: (n: number) => (n === 1 ? 'answering 1 request' : `answering ${n} requests`),
     held: (cap: string) => `held under ${cap}`,
     networks: (n: number) => (n === 0 ? 'no network' : n === 1 ? '1 network' : `${n} networks`),
-    stopped: (why: string) => `stopped: ${why}`,
+    stopped: (why: string) => `why it stopped: ${why.charAt(0).toLowerCase()}${why.slice(1).replace(/\.$/, '')}`,
     gpuBack: (time: string, verified: boolean) => `GPU back in ${time}${verified ? ', checked' : ''}`,
     ongoing: 'still going on',
     served: 'Served',

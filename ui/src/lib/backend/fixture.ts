@@ -172,11 +172,11 @@ export function away(now: number): World {
   return {
     status: {
       version: '0.1.0', control: 1, state: 'paused',
-      sentence: 'Paused: you are here. Shares again 10 minutes after you leave.',
+      sentence: 'Paused: you are here. Sharing resumes 10 min after you stop.',
       since: ended, reasons: [here], presence: 'here', gpus: [gpu], services, networks: networks(now), today: today(33), running: 0,
       last_yield: { cause: 'person_here', seen: ended, closed_ms: 21, freed_ms: 310, verified: true }, attention: [],
     },
-    session: { started, ended, ended_by: { ...here, text: 'you came back' }, totals: today(412), peak_10s_mw: 276_000, cap_mw: CAP },
+    session: { started, ended, ended_by: { ...here, text: 'You came back.' }, totals: today(412), peak_10s_mw: 276_000, cap_mw: CAP },
     rows: Array.from({ length: 100 }, (_, i) => row(ended, i)),
     samples: bursts(started, now, 40_000),
     config, doctor,
@@ -192,7 +192,7 @@ export function live(now: number): World {
   return {
     ...world,
     status: {
-      ...world.status, state: 'sharing', sentence: 'Sharing qwen3-30b on garage: answering one request at 264 W.', since: now - 3 * HOUR,
+      ...world.status, state: 'sharing', sentence: 'Sharing: answering 1 request, 264 W.', since: now - 3 * HOUR,
       reasons: [], presence: 'headless', running: 1, gpus: [{ ...gpu, power_mw: 264_000, temperature_c: 66 }],
       today: { ...today(34), gross: { micros: 212_000, currency: 'EUR' }, net: { micros: 196_400, currency: 'EUR' } },
     },
@@ -208,7 +208,7 @@ export function fresh(now: number): World {
   return {
     ...world,
     status: {
-      ...world.status, state: 'paused', sentence: 'Paused: no model is shared yet, and no network is joined.', since: now - MINUTE,
+      ...world.status, state: 'paused', sentence: 'Paused: no model is shared and no network is joined.', since: now - MINUTE,
       reasons: [
         { code: 'nothing_to_share', text: 'No model is shared.', since: now - MINUTE },
         { code: 'no_network', text: 'No network is joined.', since: now - MINUTE },
