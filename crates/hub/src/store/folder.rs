@@ -40,10 +40,11 @@ pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).map_err(unwritable)?;
-    let path = folder.join(LOCK);
-    let lock = owners_only().create(true).truncate(false).write(true).open(path).map_err(unwritable)?;
+    let mine = |name| owners_only().create(true).truncate(false).write(true).open(folder.join(name));
+    let lock = mine(LOCK).map_err(unwritable)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        // SQLite gives its other files the mode of the database.
+        Ok(()) => mine(DATABASE).map(|_| lock).map_err(unwritable),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(unwritable(error)),
     }

@@ -303,20 +303,25 @@ impl Writer {
     fn accounts(&mut self) -> Result<Vec<Account>, StoreError> {
         let mut select =
             self.db.prepare_cached("SELECT name, circle, overdraft, created FROM account ORDER BY name")?;
-        let ledger = self.state.ledger();
         let rows = select.query_map([], |row| {
-            let account = account_at(row, 0)?;
-            let standing = ledger.standing(&account);
             Ok(Account {
-                balance_ucr: standing.map_or(MicroCredits::ZERO, |standing| standing.balance),
-                reserved_ucr: standing.map_or(MicroCredits::ZERO, |standing| standing.reserved),
+                account: account_at(row, 0)?,
+                balance_ucr: MicroCredits::ZERO,
+                reserved_ucr: MicroCredits::ZERO,
                 overdraft_ucr: row.get::<_, Option<i64>>(2)?.map(MicroCredits),
                 group: maybe_account_at(row, 1)?,
                 created: UnixMillis(row.get(3)?),
-                account,
             })
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut accounts = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let ledger = self.state.ledger();
+        for account in &mut accounts {
+            if let Some(standing) = ledger.standing(&account.account) {
+                account.balance_ucr = standing.balance;
+                account.reserved_ucr = standing.reserved;
+            }
+        }
+        Ok(accounts)
     }
 
     fn account(&mut self, name: &AccountName) -> Result<Account, StoreError> {

@@ -72,13 +72,16 @@ async fn a_lost_or_foreign_key_is_never_replaced() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_key_is_its_owners_only() {
+async fn key_and_ledger_are_their_owners_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("new");
-    drop(open(&data));
+    let _store = open(&data);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&data.join("hub.key")), mode(&data)), (0o600, 0o700));
+    assert_eq!(mode(&data), 0o700);
+    for file in ["hub.key", "hub.db", "hub.db-wal", "hub.lock"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
 }
 
 /// The disk fills up while requests are answered: their receipts wait, new requests are refused, and when there is
