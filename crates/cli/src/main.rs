@@ -1,2 +1,34 @@
-//! The idlewatt binary: daemon, tray host and commands.
-fn main() {}
+//! The `idlewatt` binary: daemon, tray host and commands.
+//!
+//! Commands print their result on stdout, as text or with `--json` as JSON and nothing else; everything that goes wrong
+//! goes to stderr as what happened, what it means and what to do, with an exit code of [`exit::Exit`].
+
+mod args;
+mod client;
+mod commands;
+mod exit;
+mod receipt;
+mod run;
+mod say;
+mod tray;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use exit::{Exit, Failure};
+use idlewatt_engine::home::Home;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    // reqwest is built without a provider of its own; the first to ask would otherwise fail.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match Home::locate().map_err(Failure::from).and_then(|home| commands::execute(&home, cli.command)) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            // Nothing is left to tell when stderr itself is closed.
+            drop(writeln!(std::io::stderr(), "idlewatt: {}", failure.error));
+            failure.exit.into()
+        }
+    }
+}

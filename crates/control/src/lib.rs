@@ -13,7 +13,7 @@ pub mod view;
 
 pub use error::{Code, ControlError};
 pub use event::Event;
-pub use request::{PauseFor, Request, Response};
+pub use request::{OwnHub, PauseFor, Request, Response};
 pub use view::*;
 
 /// Version of this interface. A guest that meets a resident of another version offers to restart it.

@@ -95,8 +95,27 @@ pub enum Request {
     ReloadConfig,
     /// The host's own OpenAI endpoint and its key. → [`Response::OwnEndpoint`]
     OwnEndpoint,
+    /// A link that opens the control panel once, within ten minutes. → [`Response::Panel`]
+    Panel,
+    /// The hub of the host's own, beside the engine: start and join it, or stop and leave it. → [`Response::OwnHub`]
+    OwnHub {
+        /// On or off; as it is, where left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "ts", ts(optional))]
+        on: Option<bool>,
+    },
     /// End the engine: running requests are handed back first. → [`Response::Done`]
     Stop,
+}
+
+/// A hub of the host's own, and the key with which the host's devices use it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct OwnHub {
+    /// Base URL for any OpenAI SDK.
+    pub url: String,
+    /// A consumer's key of the host's account.
+    pub key: String,
 }
 
 /// How long a pause lasts.
@@ -154,6 +173,13 @@ pub enum Response {
         /// Its key.
         key: String,
     },
+    /// A link to the control panel.
+    Panel {
+        /// Good once, for ten minutes.
+        url: String,
+    },
+    /// The host's own hub; `None` while it is off.
+    OwnHub(Option<OwnHub>),
     /// Done, nothing to say.
     Done,
     /// It failed.

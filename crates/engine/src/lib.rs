@@ -1,1 +1,32 @@
 //! The tokio shell of a node: wires the rooms and serves the control door on loopback.
+//!
+//! [`Engine::start`] takes a [`Home`](home::Home) and runs everything in it; screens, the tray and the command line speak
+//! to it through [`door::Resident`], in the same process or over HTTP. The rules are elsewhere (`idlewatt-core`); here
+//! are the tasks, files, clocks and sockets that they need.
+
+pub mod config;
+pub mod door;
+pub mod home;
+pub mod identity;
+
+mod answering;
+mod cards;
+mod circle;
+mod clock;
+mod deciding;
+mod desk;
+mod doctor;
+mod engine;
+mod looking;
+mod networks;
+mod node;
+mod own;
+mod problem;
+mod receipts;
+mod services;
+mod serving;
+mod signing;
+mod slots;
+mod status;
+
+pub use engine::{Engine, ask};

@@ -1,0 +1,256 @@
+//! The command line, as documented in docs/commands.md.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use idlewatt_control::PauseFor;
+use idlewatt_protocol::{Price, RequestId, UnixMillis};
+use jiff::civil::Time;
+use jiff::{SignedDuration, ToSpan, Zoned};
+
+/// Lend your idle GPU: inside your watts, inside your hours, and back in your hands the moment you touch it.
+#[derive(Debug, Parser)]
+#[command(name = "idlewatt", version, about, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the engine: find cards and models, share what you allow, serve the control panel.
+    Run {
+        /// Loopback address of the control panel; port 0 takes any free one [default: control.listen].
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+        /// Show a tray icon.
+        #[arg(long)]
+        tray: bool,
+    },
+    /// What was found on this machine, what is missing, and what to do about it.
+    Doctor(Json),
+    /// What is happening now, and why.
+    Status(Json),
+    /// Join a hub by its invite.
+    Join {
+        /// `idlewatt://join?…`
+        invite: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Leave a hub.
+    Leave {
+        /// Its name, id or address.
+        hub: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Stop sharing, now: until told otherwise, for a time, or until a time.
+    Pause {
+        /// For how long: `1h`, `90m`.
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "until")]
+        duration: Option<u32>,
+        /// Until when, local time: `18:00`, or `tomorrow` for six in the morning.
+        #[arg(long, value_name = "TIME", value_parser = until)]
+        until: Option<PauseFor>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Share again, as far as your rules allow.
+    Resume(Json),
+    /// Share a model or stop sharing it; without one, list all.
+    Share {
+        /// The model's name, or an unambiguous part of it.
+        #[arg(requires = "switch")]
+        service: Option<String>,
+        /// `on` tries the model live before it is offered.
+        switch: Option<Switch>,
+        /// Credits a million tokens, such as 1.5.
+        #[arg(long, value_name = "CREDITS", value_parser = price)]
+        price: Option<Price>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Requests served, newest first.
+    Requests {
+        /// How many, 1 to 1000.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Receipts: who said what about one request.
+    #[command(subcommand)]
+    Receipt(Receipt),
+    /// Settings.
+    #[command(subcommand)]
+    Config(Config),
+    /// A hub of your own beside the engine: one OpenAI endpoint for all your devices.
+    Hub {
+        #[command(subcommand)]
+        action: Option<Hub>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// A fresh link to the control panel.
+    Panel(Json),
+    /// Your own OpenAI endpoint on this machine, and its key.
+    Endpoint(Json),
+    /// End the engine; running requests are handed back first.
+    Stop(Json),
+}
+
+/// Machine-readable output.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Json {
+    /// Print JSON on stdout, and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Share it.
+    On,
+    /// Do not.
+    Off,
+}
+
+/// What to do with a receipt.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Receipt {
+    /// Show the receipt of a request.
+    Show {
+        /// `req_…`
+        id: RequestId,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Check a receipt file, offline: every signature, and that all figures agree.
+    Verify {
+        /// The file, or `-` for stdin.
+        file: PathBuf,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Save the receipt of a request as a file.
+    Export {
+        /// `req_…`
+        id: RequestId,
+        /// The file; stdout where left out.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Show one setting, or all.
+    Get {
+        /// Dotted key, such as `share.idle_after`.
+        key: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Change one setting; it takes effect at once.
+    Set {
+        /// Dotted key.
+        key: String,
+        /// Its value; empty takes the default.
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Where the settings file is.
+    Path(Json),
+}
+
+/// What to do with the hub of your own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub(crate) enum Hub {
+    /// Start it, join it, and keep it running whenever the engine runs.
+    Start,
+    /// Stop it and leave it. Its books stay on disk.
+    Stop,
+    /// Its address and key.
+    Show,
+}
+
+fn duration(text: &str) -> Result<u32, String> {
+    let seconds = text.parse::<SignedDuration>().map_err(|error| error.to_string())?.as_secs();
+    u32::try_from(seconds)
+        .ok()
+        .filter(|seconds| (1..=31 * 24 * 3600).contains(seconds))
+        .ok_or_else(|| "a pause lasts 1 second to 31 days".to_owned())
+}
+
+fn until(text: &str) -> Result<PauseFor, String> {
+    if text == "tomorrow" {
+        return Ok(PauseFor::Tomorrow);
+    }
+    let time: Time = text.parse().map_err(|_| "not a time of day such as 18:00".to_owned())?;
+    next(time, &Zoned::now())
+        .map(|at| PauseFor::At { at: UnixMillis(at.timestamp().as_millisecond()) })
+        .map_err(|error| error.to_string())
+}
+
+/// The next time that the clock shows `time`.
+fn next(time: Time, now: &Zoned) -> Result<Zoned, jiff::Error> {
+    let today = now.with().time(time).build()?;
+    if today > *now { Ok(today) } else { today.checked_add(1.day()) }
+}
+
+fn price(text: &str) -> Result<Price, String> {
+    let wrong = || "not a price such as 1.5: credits a million tokens, at most six decimals".to_owned();
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    if part.len() > 6 || !part.bytes().chain(whole.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let micros = format!("{whole}{part:0<6}").parse::<i64>().map_err(|_| wrong())?;
+    Some(Price(micros))
+        .filter(|price| *price <= Price::MAX)
+        .ok_or_else(|| "dearer than anyone may ask".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_price_is_read_to_the_micro_credit_and_never_rounded() {
+        assert_eq!(price("1.5"), Ok(Price(1_500_000)));
+        assert_eq!(price("0"), Ok(Price(0)));
+        assert_eq!(price(".000001"), Ok(Price(1)));
+        for wrong in ["1.0000001", "-1", "1,5", "1e3", "99999999999999999999", "2000000"] {
+            assert!(price(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn until_means_the_next_time_the_clock_shows_it() {
+        let now: Zoned = "2026-11-21T17:30:00+01:00[Europe/Berlin]".parse().unwrap();
+        let at = |text: &str| next(text.parse().unwrap(), &now).unwrap().datetime().to_string();
+        assert_eq!(at("18:00"), "2026-11-21T18:00:00");
+        assert_eq!(at("09:15"), "2026-11-22T09:15:00");
+    }
+
+    #[test]
+    fn a_pause_has_an_end_that_can_be_meant() {
+        assert_eq!(duration("1h"), Ok(3600));
+        assert_eq!(duration("1h 30m"), Ok(5400));
+        assert!(duration("0s").is_err());
+        assert!(duration("40d").is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! What each command asks of the engine, and how its answer is shown.
+
+use std::io::Write;
+
+use idlewatt_control::{PauseFor, Request, Response};
+use idlewatt_engine::config::{self, Config};
+use idlewatt_engine::home::Home;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{self, Command, Json, Switch};
+use crate::client::{ask, ask_if_running};
+use crate::exit::{Exit, Failure};
+use crate::{receipt, run, say};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What went wrong, with its exit code.
+pub(crate) fn execute(home: &Home, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run { listen, tray } => run::run(home, listen, tray),
+        Command::Doctor(json) => show(ask(home, &Request::Doctor)?, json),
+        Command::Status(json) => show(ask(home, &Request::Status)?, json),
+        Command::Join { invite, json } => show(ask(home, &Request::Join { invite })?, json),
+        Command::Leave { hub, json } => show(ask(home, &Request::Leave { hub })?, json),
+        Command::Pause { duration, until, json } => {
+            let pause = duration.map(|seconds| PauseFor::Seconds { seconds }).or(until);
+            show(ask(home, &Request::Pause(pause.unwrap_or(PauseFor::Resumed)))?, json)
+        }
+        Command::Resume(json) => show(ask(home, &Request::Resume)?, json),
+        Command::Share { service: Some(service), switch, price, json } => {
+            let on = switch == Some(Switch::On);
+            show(ask(home, &Request::Share { service, on, price })?, json)
+        }
+        Command::Share { json, .. } => show(ask(home, &Request::Services)?, json),
+        Command::Requests { limit, json } => {
+            show(ask(home, &Request::Requests { limit, before: None })?, json)
+        }
+        Command::Receipt(command) => receipt::execute(home, command),
+        Command::Config(command) => settings(home, command),
+        Command::Hub { action, json } => {
+            let on = match action {
+                Some(args::Hub::Start) => Some(true),
+                Some(args::Hub::Stop) => Some(false),
+                Some(args::Hub::Show) | None => None,
+            };
+            show(ask(home, &Request::OwnHub { on })?, json)
+        }
+        Command::Panel(json) => show(ask(home, &Request::Panel)?, json),
+        Command::Endpoint(json) => show(ask(home, &Request::OwnEndpoint)?, json),
+        Command::Stop(json) => show(ask(home, &Request::Stop)?, json),
+    }
+}
+
+/// Settings are the file's: they can be read and changed whether or not an engine runs.
+fn settings(home: &Home, command: args::Config) -> Result<(), Failure> {
+    match command {
+        args::Config::Path(json) => {
+            let path = home.config.display().to_string();
+            if json.json { print_json(&json!({ "path": path })) } else { print(&format!("{path}\n")) }
+        }
+        args::Config::Get { key: None, json } => {
+            show(Response::Config(Config::load(&home.config)?.entries()), json)
+        }
+        args::Config::Get { key: Some(key), json } => {
+            config::is_local_only(&key)?;
+            let entry = Config::load(&home.config)?.entries().into_iter().find(|entry| entry.key == key);
+            match entry {
+                Some(entry) if json.json => print_json(&entry),
+                Some(entry) => print(&say::setting(&entry)),
+                None => Ok(()),
+            }
+        }
+        args::Config::Set { key, value, json } => {
+            home.prepare()?;
+            let config = config::set(&home.config, &key, &value)?;
+            let told = ask_if_running(home, &Request::ReloadConfig)?;
+            let entries = match told {
+                Some(Response::Config(entries)) => entries,
+                _ => config.entries(),
+            };
+            match entries.into_iter().find(|entry| entry.key == key) {
+                Some(entry) if json.json => print_json(&entry),
+                Some(entry) => print(&format!("{} = {}\n", entry.key, say::value(&entry.value))),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Prints an answer.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
+    if !json.json {
+        return print(&say::response(&response, &jiff::Zoned::now()));
+    }
+    match response {
+        Response::Status(it) => print_json(&it),
+        Response::Doctor(it) => print_json(&it),
+        Response::Services(it) => print_json(&it),
+        Response::Networks(it) => print_json(&it),
+        Response::Requests(it) => print_json(&it),
+        Response::Receipt(it) => print_json(&it),
+        Response::Config(it) => print_json(&it),
+        Response::OwnEndpoint { url, key } => print_json(&json!({ "url": url, "key": key })),
+        Response::Panel { url } => print_json(&json!({ "url": url })),
+        Response::OwnHub(it) => print_json(&it),
+        Response::Done => print_json(&json!({ "done": true })),
+        Response::RequestDetail(it) => print_json(&it),
+        Response::Samples(it) => print_json(&it),
+        Response::LastSession(it) => print_json(&it),
+        Response::Days(it) => print_json(&it),
+        Response::Error(error) => Err(error.into()),
+    }
+}
+
+/// Prints JSON and a line end.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| not_printed(&error))?;
+    print(&format!("{text}\n"))
+}
+
+/// Prints text as it is.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough: `idlewatt requests | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| not_printed(&error)),
+    }
+}
+
+fn not_printed(error: &dyn std::error::Error) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("The answer could not be printed: {error}."),
+        "What was asked is done.",
+        "Look with `idlewatt status`.",
+    )
+}

@@ -1,0 +1,118 @@
+//! Lists: models, networks, requests.
+
+use idlewatt_control::{Network, NetworkState, RequestRow, RowOutcome, Service};
+use idlewatt_protocol::{MicroCredits, PauseCode};
+use jiff::Zoned;
+
+use super::energy::joules;
+use super::{columns, grouped, moment, span};
+
+pub(super) fn services(services: &[Service]) -> String {
+    if services.is_empty() {
+        return "No model server was found. Start one, then `idlewatt doctor`.\n".to_owned();
+    }
+    columns(&services.iter().map(|it| vec![it.model.clone(), service_facts(it)]).collect::<Vec<_>>())
+}
+
+/// A model in one line.
+pub(super) fn service_line(service: &Service) -> String {
+    format!("{} · {}", service.model, service_facts(service))
+}
+
+fn service_facts(service: &Service) -> String {
+    let mut facts = vec![if service.shared { "shared" } else { "not shared" }.to_owned()];
+    if let Some(problem) = &service.problem {
+        facts.push(problem.clone());
+    }
+    if service.shared {
+        facts.push(format!("{} of {} slots busy", service.busy, service.slots));
+        facts.push(format!("{} credits a million tokens", MicroCredits(service.price.0)));
+    }
+    if let Some(speed) = service.milli_tokens_per_s {
+        facts.push(format!("{} tokens/s", speed / 1000));
+    }
+    facts.push(service.server.clone());
+    facts.join(" · ")
+}
+
+pub(super) fn networks(networks: &[Network]) -> String {
+    if networks.is_empty() {
+        return "No network is joined.\n".to_owned();
+    }
+    networks.iter().map(|it| format!("{}\n", network_line(it))).collect()
+}
+
+/// A network in one line.
+pub(super) fn network_line(network: &Network) -> String {
+    let state = match network.state {
+        NetworkState::Connecting => "connecting",
+        NetworkState::Connected => "connected",
+        NetworkState::Waiting => "not reached, trying again",
+        NetworkState::Refused => "refused",
+    };
+    let mut facts = vec![network.name.clone(), state.to_owned()];
+    if let Some(account) = &network.account {
+        facts.push(format!("account {account}"));
+    }
+    if let Some(reason) = &network.reason {
+        facts.push(reason.clone());
+    }
+    if network.state == NetworkState::Connected {
+        facts.push(format!("{} requests today", network.requests_today));
+        facts.push(format!("{} credits", network.earned_today_ucr));
+    }
+    if network.unsettled > 0 {
+        facts.push(format!("{} not settled yet", network.unsettled));
+    }
+    facts.join(" · ")
+}
+
+pub(super) fn requests(requests: &[RequestRow], now: &Zoned) -> String {
+    if requests.is_empty() {
+        return "No request was served yet.\n".to_owned();
+    }
+    let head = ["when", "model", "network", "tokens", "time", "outcome", "earned", "energy", "id"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(requests.iter().map(|it| {
+        vec![
+            moment(it.started, now),
+            it.model.clone(),
+            it.network.clone(),
+            format!("{} + {}", grouped(it.tokens_in.into()), grouped(it.tokens_out.into())),
+            span(it.duration_ms.into()),
+            outcome(it.outcome).to_owned(),
+            it.earned_ucr.map_or_else(|| "not settled".to_owned(), |earned| earned.to_string()),
+            it.energy.marginal_mj.map_or_else(|| "unknown".to_owned(), joules),
+            it.id.to_string(),
+        ]
+    }));
+    columns(&rows)
+}
+
+fn outcome(outcome: RowOutcome) -> &'static str {
+    match outcome {
+        RowOutcome::Running => "running",
+        RowOutcome::Complete => "complete",
+        RowOutcome::Cancelled => "cancelled",
+        RowOutcome::Yielded => "yielded",
+        RowOutcome::Failed => "failed",
+        RowOutcome::Lost => "lost",
+    }
+}
+
+/// Why the GPU was given back.
+pub(super) fn cause(code: PauseCode) -> &'static str {
+    match code {
+        PauseCode::PausedByHost => "you paused",
+        PauseCode::PersonHere => "you came back",
+        PauseCode::CannotSeeInput => "input could not be seen",
+        PauseCode::OutsideWindow => "the share window ended",
+        PauseCode::Settling => "it was settling",
+        PauseCode::OnBattery => "the machine went on battery",
+        PauseCode::TooHot => "a card was too hot",
+        PauseCode::OwnUse => "you used the model yourself",
+        PauseCode::NothingToShare => "nothing was shared any more",
+        PauseCode::NoNetwork => "the last network was left",
+        PauseCode::Stopping => "the engine stopped",
+    }
+}

@@ -1,0 +1,282 @@
+//! The cards while the node runs: how often they are read, what is kept of it, and the meter that it feeds.
+//!
+//! Observing must not cost: a machine without a card is asked for one once a minute, a paused one is read every five
+//! seconds, an answering one ten times a second.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use idlewatt_control::{EnergySplit, Event, Gpu, Sample};
+use idlewatt_core::device::GpuReading;
+use idlewatt_core::meter::{Meter, Place, Purpose, Split};
+use idlewatt_devices::{Finding, Gpus, Places};
+use idlewatt_protocol::receipt::Energy;
+use idlewatt_protocol::{Label, Milliwatts, RequestId, UnixMillis, Usage};
+use idlewatt_store::{EnergyInterval, SessionId};
+
+use crate::clock;
+use crate::node::{Node, lock};
+
+const NO_CARD: Duration = Duration::from_secs(60);
+const PAUSED: Duration = Duration::from_secs(5);
+const READY: Duration = Duration::from_secs(1);
+const ANSWERING: Duration = Duration::from_millis(100);
+
+/// Readings are kept and shown at most this often.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// Two changes closer together than this share one reading.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// The stretch over which a peak is told.
+const PEAK: Duration = Duration::from_secs(10);
+
+/// What is known of the cards.
+pub(crate) struct Cards {
+    gpus: Arc<Mutex<Gpus>>,
+    state: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    latest: Vec<GpuReading>,
+    read_at: Option<Instant>,
+    kept_at: Option<Instant>,
+    meter: Meter,
+    powers: VecDeque<(Instant, i64)>,
+    peak: Option<Milliwatts>,
+}
+
+impl Cards {
+    pub(crate) fn new(places: &Places) -> Self {
+        Self { gpus: Arc::new(Mutex::new(Gpus::new(places))), state: Mutex::default() }
+    }
+
+    /// Looks with another library or root from now on.
+    pub(crate) fn look_in(&self, places: &Places) {
+        *lock(&self.gpus) = Gpus::new(places);
+        lock(&self.state).latest.clear();
+    }
+
+    pub(crate) fn hottest_c(&self) -> Option<i32> {
+        lock(&self.state).latest.iter().filter_map(|it| it.temperature_c).max()
+    }
+
+    /// Power of all cards now, where any tells.
+    pub(crate) fn power(&self) -> Option<Milliwatts> {
+        power(&lock(&self.state).latest)
+    }
+
+    pub(crate) fn views(&self) -> Vec<Gpu> {
+        lock(&self.state).latest.iter().map(view).collect()
+    }
+
+    /// Each card's limit in force and the one it was made with.
+    pub(crate) fn limits(&self) -> Vec<(String, Option<Milliwatts>, Option<Milliwatts>)> {
+        lock(&self.state).latest.iter().map(|it| (it.id.clone(), it.limit, it.default_limit)).collect()
+    }
+
+    /// For `doctor`; blocks for milliseconds.
+    pub(crate) async fn findings(&self) -> Vec<Finding> {
+        let gpus = Arc::clone(&self.gpus);
+        tokio::task::spawn_blocking(move || lock(&gpus).findings()).await.unwrap_or_default()
+    }
+
+    /// Reads every card, unless that was done a moment ago.
+    pub(crate) async fn read(&self) {
+        let recent = |it: Instant| it.elapsed() < FRESH;
+        if lock(&self.state).read_at.is_some_and(recent) {
+            return;
+        }
+        let gpus = Arc::clone(&self.gpus);
+        let Ok(readings) = tokio::task::spawn_blocking(move || lock(&gpus).read()).await else { return };
+        let mut seen = lock(&self.state);
+        let mut latest = Vec::with_capacity(readings.len());
+        for reading in readings {
+            match reading {
+                Ok(reading) => {
+                    seen.meter.read(&reading);
+                    latest.push(reading);
+                }
+                Err(error) => {
+                    tracing::warn!(card = %error.id, lost = error.lost, %error, "a card was not read")
+                }
+            }
+        }
+        let now = Instant::now();
+        seen.latest = latest;
+        seen.read_at = Some(now);
+        seen.note_peak(now);
+    }
+
+    /// Reads before something begins or ends, where there is a card to read.
+    pub(crate) async fn read_for_meter(&self) {
+        if !lock(&self.state).latest.is_empty() {
+            self.read().await;
+        }
+    }
+
+    pub(crate) fn request_began(&self, id: RequestId, here: bool, at: Instant) {
+        let place = if here { Place::Anywhere } else { Place::Elsewhere };
+        lock(&self.state).meter.begin(id, place, at);
+    }
+
+    pub(crate) fn request_went_on(&self, id: RequestId, usage: Usage) {
+        lock(&self.state).meter.progress(id, usage.prompt, usage.completion);
+    }
+
+    pub(crate) fn request_ended(&self, id: RequestId, at: Instant) -> Energy {
+        lock(&self.state).meter.end(id, at)
+    }
+
+    pub(crate) fn start_session(&self) {
+        lock(&self.state).peak = None;
+    }
+
+    /// The session's peak over ten seconds, and the cap at its end.
+    pub(crate) fn end_session(&self) -> (Option<Milliwatts>, Option<Milliwatts>) {
+        let mut seen = lock(&self.state);
+        let caps: Option<Vec<Milliwatts>> = seen.latest.iter().map(|it| it.limit).collect();
+        let cap = caps.filter(|caps| !caps.is_empty()).map(|caps| caps.into_iter().sum());
+        (seen.peak.take(), cap)
+    }
+
+    fn any(&self) -> bool {
+        !lock(&self.state).latest.is_empty()
+    }
+
+    /// Whether it is time to keep a reading.
+    fn is_due(&self) -> bool {
+        let mut seen = lock(&self.state);
+        let due = seen.kept_at.is_none_or(|at| at.elapsed() >= KEPT);
+        if due {
+            seen.kept_at = Some(Instant::now());
+        }
+        due
+    }
+
+    fn take_split(&self) -> Split {
+        lock(&self.state).meter.take()
+    }
+
+    fn samples(&self, at: UnixMillis, running: u32) -> Vec<Sample> {
+        let seen = lock(&self.state);
+        let sample = |it: &GpuReading| Sample {
+            at,
+            gpu: it.id.clone(),
+            power_mw: it.power.map(|it| it.value),
+            cap_mw: it.limit,
+            temperature_c: it.temperature_c,
+            running,
+        };
+        seen.latest.iter().map(sample).collect()
+    }
+}
+
+impl Seen {
+    fn note_peak(&mut self, now: Instant) {
+        let Some(power) = power(&self.latest) else { return };
+        self.powers.push_back((now, power.0));
+        let mut whole = false;
+        while self.powers.front().is_some_and(|(at, _)| now.duration_since(*at) > PEAK) {
+            self.powers.pop_front();
+            whole = true;
+        }
+        let count = i64::try_from(self.powers.len()).unwrap_or(i64::MAX);
+        if whole && count > 0 {
+            let mean = self.powers.iter().map(|(_, power)| power).sum::<i64>() / count;
+            self.peak = self.peak.max(Some(Milliwatts(mean)));
+        }
+    }
+}
+
+impl Node {
+    /// Reads the cards as often as what happens asks for. Ends when the node stops.
+    pub(crate) async fn keep_reading(self: Arc<Self>) {
+        let mut running = self.slots.shared();
+        let mut standing = self.standing.subscribe();
+        loop {
+            self.cards.read().await;
+            self.note_readings();
+            let pause = self.pace();
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                () = self.reread.notified() => {}
+                // A machine without cards has nothing to read faster.
+                _ = running.changed(), if self.cards.any() => {}
+                _ = standing.changed(), if self.cards.any() => {}
+            }
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        if !self.cards.any() {
+            NO_CARD
+        } else if *self.slots.shared().borrow() > 0 {
+            ANSWERING
+        } else if self.standing.borrow().accepts() {
+            READY
+        } else {
+            PAUSED
+        }
+    }
+
+    /// What was read goes to the policy, the disk and the screens.
+    fn note_readings(self: &Arc<Self>) {
+        let accepts = self.standing.borrow().accepts();
+        let warm = self.services.any_warm();
+        let purpose = if accepts && warm { Purpose::Waiting } else { Purpose::Host };
+        lock(&self.cards.state).meter.set_purpose(purpose, warm);
+        if !self.cards.any() || !self.cards.is_due() {
+            return;
+        }
+        let limit = self.config().settings().policy.thermal_limit_c;
+        let hot = |it: i32| it + idlewatt_core::policy::THERMAL_HYSTERESIS_C >= limit;
+        if self.cards.hottest_c().is_some_and(hot) {
+            self.decide();
+        }
+        let now = clock::now();
+        let samples = self.cards.samples(now.unix(), *self.slots.shared().borrow());
+        if self.events.receiver_count() > 0 {
+            samples.iter().for_each(|it| self.tell(Event::Sample(it.clone())));
+        }
+        drop(self.store.add_samples(samples));
+        self.keep_energy(self.standing.borrow().session, now.day());
+        self.shown.notify_one();
+    }
+
+    /// Adds what the meter found to the day.
+    pub(crate) fn keep_energy(&self, session: Option<SessionId>, day: String) {
+        let split = self.cards.take_split();
+        if split.shared().0 == 0 {
+            return;
+        }
+        drop(self.store.add_energy(EnergyInterval {
+            day,
+            session,
+            split: EnergySplit { answering: split.answering, waiting: split.waiting, awake: split.awake },
+            label: split.label,
+        }));
+    }
+}
+
+fn power(readings: &[GpuReading]) -> Option<Milliwatts> {
+    let powers = readings.iter().filter_map(|it| it.power.map(|it| it.value));
+    powers.reduce(|sum, power| sum + power)
+}
+
+fn view(reading: &GpuReading) -> Gpu {
+    Gpu {
+        id: reading.id.clone(),
+        name: reading.name.clone(),
+        power_mw: reading.power.map(|it| it.value),
+        // What the card itself keeps to: nothing else holds a limit in this version.
+        cap_mw: reading.limit,
+        vram_used: reading.vram_used,
+        vram_total: reading.vram_total,
+        temperature_c: reading.temperature_c,
+        label: if reading.power.is_some() { Label::Measured } else { Label::Unknown },
+    }
+}

@@ -1,0 +1,265 @@
+//! A circle of one: a hub of the host's own beside the engine, so that every device of the host's has one endpoint.
+//!
+//! The hub is the ordinary `idlewatt-hub`, found beside this program or in `PATH`, with its data under this home. The
+//! engine starts it, joins it with an invite like any node, keeps it running while it runs itself, and stops it last.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use idlewatt_control::{Code, ControlError, OwnHub};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::home::write_private;
+use crate::node::{Node, lock};
+use crate::problem::of_store;
+
+/// Where the database notes the hub.
+const NOTE: &str = "circle";
+/// The account of the host on it.
+const ACCOUNT: &str = "me";
+/// Where it listens, unless that is taken when it is first made.
+const USUAL: &str = "127.0.0.1:4181";
+/// It is ready, or has answered a command, within this time.
+const READY: Duration = Duration::from_secs(20);
+/// It drains within this time, or is ended.
+const DRAIN: Duration = Duration::from_secs(4);
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_LAST: Duration = Duration::from_secs(60);
+
+/// The hub while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Circle {
+    made: Mutex<Option<Made>>,
+    child: tokio::sync::Mutex<Option<Child>>,
+    changed: Notify,
+}
+
+/// What is kept of it: enough to start it again at the same address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    address: String,
+    network: String,
+}
+
+impl Circle {
+    /// Ends the hub, gently first.
+    pub(crate) async fn close(&self) {
+        if let Some(mut child) = self.child.lock().await.take() {
+            terminate(&child);
+            if timeout(DRAIN, child.wait()).await.is_err() {
+                drop(child.kill().await);
+            }
+        }
+    }
+}
+
+impl Node {
+    /// The hub's address and key; `None` while it is off.
+    pub(crate) fn own_hub(&self) -> Option<OwnHub> {
+        let made = lock(&self.circle.made).clone()?;
+        Some(OwnHub { url: format!("http://{}/v1", made.address), key: self.kept_key()? })
+    }
+
+    /// The consumer's key of the host's own hub, where this network is that.
+    pub(crate) fn own_hub_key(&self, network: &str) -> Option<String> {
+        let made = lock(&self.circle.made).clone()?;
+        if made.network == network { self.kept_key() } else { None }
+    }
+
+    /// Starts the hub, makes an account and a key, and joins it.
+    pub(crate) async fn start_own_hub(self: &Arc<Self>) -> Result<OwnHub, ControlError> {
+        if let Some(hub) = self.own_hub() {
+            return Ok(hub);
+        }
+        let program = program()?;
+        let listen = if std::net::TcpListener::bind(USUAL).is_ok() { USUAL } else { "127.0.0.1:0" };
+        let address = self.spawn_hub(&program, listen).await?;
+        if let Err(error) = self.settle_in(&program, &address).await {
+            self.circle.close().await;
+            return Err(error);
+        }
+        self.circle.changed.notify_one();
+        self.own_hub().ok_or_else(|| hub_failed("its key is not there"))
+    }
+
+    async fn settle_in(self: &Arc<Self>, program: &Path, address: &str) -> Result<(), ControlError> {
+        #[derive(Deserialize)]
+        struct Key {
+            key: String,
+        }
+        #[derive(Deserialize)]
+        struct Invite {
+            invite: String,
+        }
+        let data = self.hub_data();
+        if self.kept_key().is_none() {
+            let made: Key = command(program, &data, ["key", "create", "--account", ACCOUNT]).await?;
+            write_private(&self.key_path(), made.key.as_bytes())?;
+        }
+        let made: Invite = command(program, &data, ["invite", "create", "--account", ACCOUNT]).await?;
+        let network = self.join(&made.invite).await?;
+        let made = Made { address: address.to_owned(), network };
+        let note = serde_json::to_string(&made).unwrap_or_default();
+        self.store.set_setting(NOTE, &note).await.map_err(|error| of_store(&error))?;
+        *lock(&self.circle.made) = Some(made);
+        Ok(())
+    }
+
+    /// Leaves the hub and stops it. Its books stay where they are.
+    pub(crate) async fn stop_own_hub(self: &Arc<Self>) -> Result<(), ControlError> {
+        let Some(made) = lock(&self.circle.made).take() else { return Ok(()) };
+        self.store.set_setting(NOTE, "").await.map_err(|error| of_store(&error))?;
+        self.circle.changed.notify_one();
+        // It may have been left by name already.
+        drop(self.leave(&made.network).await);
+        self.circle.close().await;
+        Ok(())
+    }
+
+    /// Runs the hub that was made, again when it ends by itself. Ends when the node stops.
+    pub(crate) async fn keep_circle(self: Arc<Self>) {
+        let note = self.store.setting(NOTE).await.ok().flatten();
+        *lock(&self.circle.made) = note.and_then(|text| serde_json::from_str(&text).ok());
+        let mut again = AGAIN_FIRST;
+        loop {
+            let made = lock(&self.circle.made).clone();
+            if let Some(made) = made
+                && !self.hub_runs().await
+            {
+                let started = match program() {
+                    Ok(program) => self.spawn_hub(&program, &made.address).await,
+                    Err(error) => Err(error),
+                };
+                match started {
+                    Ok(_) => {
+                        again = AGAIN_FIRST;
+                        self.settled("circle");
+                    }
+                    Err(error) => {
+                        self.wants_person("circle", &error);
+                        again = (again * 2).min(AGAIN_LAST);
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = self.circle.changed.notified() => {}
+                () = self.hub_ended() => {
+                    tracing::warn!("the host's own hub ended; it is started again");
+                    tokio::select! {
+                        () = self.stopping.cancelled() => return,
+                        () = tokio::time::sleep(again) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hub_runs(&self) -> bool {
+        self.circle.child.lock().await.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Resolves when a hub that should run does not.
+    async fn hub_ended(&self) {
+        if lock(&self.circle.made).is_none() {
+            return std::future::pending().await;
+        }
+        let mut child = self.circle.child.lock().await;
+        if let Some(running) = child.as_mut() {
+            drop(running.wait().await);
+        }
+    }
+
+    /// Starts the hub; gives the address that it listens on.
+    async fn spawn_hub(&self, program: &Path, listen: &str) -> Result<String, ControlError> {
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", listen, "--data"]).arg(self.hub_data());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| hub_failed(&error.to_string()))?;
+        let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
+        let line = async { lines?.next_line().await.ok().flatten() };
+        let address = timeout(READY, line).await.ok().flatten();
+        let address = address.as_deref().and_then(|line| line.strip_prefix("listening on http://"));
+        let Some(address) = address.map(str::to_owned) else {
+            drop(child.kill().await);
+            return Err(hub_failed("it ended, or did not say where it listens"));
+        };
+        tracing::info!(%address, "the host's own hub runs");
+        *self.circle.child.lock().await = Some(child);
+        Ok(address)
+    }
+
+    fn hub_data(&self) -> PathBuf {
+        self.home.data.join("hub")
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.home.data.join("own-hub.key")
+    }
+
+    fn kept_key(&self) -> Option<String> {
+        std::fs::read_to_string(self.key_path()).ok().map(|key| key.trim().to_owned())
+    }
+}
+
+/// Asks the running hub one thing, through the socket in its data folder.
+async fn command<T: DeserializeOwned, const N: usize>(
+    program: &Path,
+    data: &Path,
+    args: [&str; N],
+) -> Result<T, ControlError> {
+    let mut command = Command::new(program);
+    command.args(args).arg("--json").arg("--data").arg(data).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(READY, command.output()).await;
+    let output = output.map_err(|_| hub_failed("it did not answer"))?;
+    let output = output.map_err(|error| hub_failed(&error.to_string()))?;
+    if !output.status.success() {
+        return Err(hub_failed(String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| hub_failed(&error.to_string()))
+}
+
+/// `idlewatt-hub` beside this program, or in `PATH`.
+fn program() -> Result<PathBuf, ControlError> {
+    let name = format!("idlewatt-hub{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe().ok().and_then(|it| Some(it.parent()?.join(&name)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).map(|folder| folder.join(&name));
+    beside.into_iter().chain(in_path).find(|it| it.is_file()).ok_or_else(|| {
+        ControlError::new(
+            Code::NotFound,
+            "The program idlewatt-hub was not found.",
+            "A hub of your own is a program of its own; it lies beside idlewatt, or in PATH.",
+            "Install it, or join somebody else's hub by an invite.",
+        )
+    })
+}
+
+#[cfg(unix)]
+fn terminate(child: &Child) {
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(id) = id {
+        // Already gone is as good.
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+    }
+}
+
+/// There is no gentle way: its books survive being ended.
+#[cfg(not(unix))]
+fn terminate(_child: &Child) {}
+
+fn hub_failed(why: &str) -> ControlError {
+    ControlError::new(
+        Code::Internal,
+        format!("Your own hub does not run: {}.", why.trim_end_matches('.')),
+        "Your devices cannot reach this machine's models through it. Nothing in its books is lost.",
+        "`idlewatt-hub serve --data` with the `hub` folder of the data folder shows what is wrong.",
+    )
+}

@@ -1,0 +1,171 @@
+//! The life of one decision: what is known goes to the policy; what it says becomes admission, yields, sessions and a
+//! line on every screen.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use idlewatt_control::{LastYield, Reason};
+use idlewatt_core::policy::{HostPause, Inputs, State};
+use idlewatt_core::{Now, sentence};
+use idlewatt_protocol::PauseCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::node::{Node, Standing, lock};
+
+/// Where the database notes the host's pause.
+pub(crate) const PAUSE: &str = "host.pause";
+
+/// A pause that the host asked for, as kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptPause {
+    /// `None` until told.
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl Node {
+    /// Decides again whenever something changes or a moment comes. Ends when the node stops.
+    pub(crate) async fn keep_deciding(self: Arc<Self>) {
+        let mut presence = self.presence.readings();
+        let mut own = self.slots.own();
+        loop {
+            self.decide();
+            let wake = self.standing.borrow().decision.wake;
+            let later = async {
+                match wake {
+                    Some(wake) => {
+                        tokio::time::sleep_until(wake.at.into()).await;
+                        tracing::debug!(why = wake.why, "woken");
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.redecide.notified() => {}
+                _ = presence.changed() => {}
+                _ = own.changed() => {}
+                () = later => {}
+            }
+        }
+    }
+
+    /// Decides now, and acts on it before it returns: what was asked of a pause has happened then, but for requests
+    /// that are still ending.
+    pub(crate) fn decide(self: &Arc<Self>) {
+        let seen = Instant::now();
+        let mut policy = lock(&self.policy);
+        let now = clock::now();
+        let inputs = self.inputs();
+        let decision = policy.decide(&self.config().settings().policy, &inputs, &now);
+        let before = self.standing.borrow().clone();
+        let changed = before.decision != decision;
+        let stops = before.accepts() && !decision.reasons.is_empty();
+        let starts = before.decision.state != State::Sharing
+            && decision.state == State::Sharing
+            && before.session.is_none();
+        if changed {
+            self.standing.send_modify(|it| it.decision = decision);
+        }
+        drop(policy);
+        if stops {
+            self.give_back(seen, &now);
+        }
+        if starts {
+            self.start_session(&now);
+        }
+        if changed {
+            let standing = self.standing.borrow();
+            let leading = standing.decision.leading().map(|it| it.code());
+            tracing::info!(state = ?standing.decision.state, ?leading, "decided");
+            drop(standing);
+            self.offer_changed();
+            self.redecide.notify_one();
+        }
+    }
+
+    fn inputs(&self) -> Inputs {
+        let (shared, ready) = self.services.shared_and_ready();
+        let (joined, connected) = self.networks.joined_and_connected();
+        Inputs {
+            presence: *self.presence.readings().borrow(),
+            pause: self.pause.borrow().map(|it| HostPause { until: it.until }),
+            hottest_c: self.cards.hottest_c(),
+            own_use: *self.slots.own().borrow() > 0,
+            shared,
+            ready,
+            joined,
+            connected,
+            stopping: self.stopping.is_cancelled(),
+        }
+    }
+
+    /// Takes the GPU back: shared requests end now; when the last connection to a model server is closed is noted.
+    fn give_back(self: &Arc<Self>, seen: Instant, now: &Now) {
+        let taken = self.slots.take_back();
+        let Some(reason) = self.standing.borrow().decision.leading().map(|it| reason(it, now)) else {
+            return;
+        };
+        tracing::info!(cause = ?reason.code, requests = taken, "giving the GPU back");
+        self.standing.send_modify(|it| it.yielding = Some(now.unix()));
+        let (node, mut running) = (Arc::clone(self), self.slots.shared());
+        let seen_at = now.unix();
+        tokio::spawn(async move {
+            // The sender lives as long as the node.
+            drop(running.wait_for(|running| *running == 0).await);
+            let closed_ms = u32::try_from(seen.elapsed().as_millis()).unwrap_or(u32::MAX);
+            let last =
+                LastYield { cause: reason.code, seen: seen_at, closed_ms, freed_ms: None, verified: false };
+            tracing::info!(closed_ms, "every shared connection is closed");
+            let mut session = None;
+            node.standing.send_modify(|it| {
+                if it.yielding == Some(seen_at) {
+                    it.yielding = None;
+                }
+                it.last_yield = Some(last);
+                session = it.session.take();
+            });
+            if let Some(session) = session {
+                let (peak, cap) = node.cards.end_session();
+                let now = clock::now().unix();
+                if let Err(error) = node.store.end_session(session, now, reason, peak, cap).await {
+                    node.not_kept(&error);
+                }
+            }
+            node.offer_changed();
+        });
+    }
+
+    fn start_session(self: &Arc<Self>, now: &Now) {
+        self.cards.start_session();
+        let (node, started) = (Arc::clone(self), now.unix());
+        tokio::spawn(async move {
+            match node.store.start_session(started).await {
+                Ok(session) => node.standing.send_modify(|it| it.session = it.session.or(Some(session))),
+                Err(error) => node.not_kept(&error),
+            }
+        });
+    }
+}
+
+/// A reason as screens show it.
+pub(crate) fn reason(reason: &idlewatt_core::policy::Reason, now: &Now) -> Reason {
+    Reason {
+        code: reason.code(),
+        text: sentence::reason(reason, now),
+        since: reason.since,
+        until: reason.until,
+    }
+}
+
+/// What a hub may learn: a class, and until when.
+pub(crate) fn for_networks(standing: &Standing, free_slots: u32) -> idlewatt_protocol::message::State {
+    let accepting = standing.accepts();
+    idlewatt_protocol::message::State {
+        accepting,
+        free_slots: if accepting { free_slots } else { 0 },
+        why: standing.decision.leading().map(|it| PauseCode::class(it.code())),
+        until: standing.decision.until(),
+    }
+}

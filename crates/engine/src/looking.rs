@@ -1,0 +1,134 @@
+//! Looking for model servers, and trying what is shared: rarely while nothing happens, often while a shared server is
+//! away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use idlewatt_control::{Code, ControlError, Event};
+use idlewatt_protocol::Price;
+use idlewatt_servers::{DiscoverOptions, probe};
+
+use crate::node::Node;
+use crate::problem::{of_store, sentence};
+
+/// While nothing is shared, or sharing is paused.
+const RARELY: Duration = Duration::from_secs(60);
+/// While sharing: a server that went away unseen is offered for at most this long.
+const SHARING: Duration = Duration::from_secs(15);
+/// While a shared server is away.
+const AWAY: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// Looks now and then. Ends when the node stops.
+    pub(crate) async fn keep_looking(self: Arc<Self>) {
+        loop {
+            self.look_now().await;
+            let pause = if !self.standing_may_share() {
+                RARELY
+            } else if self.services.any_away() {
+                AWAY
+            } else {
+                SHARING
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.look.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Looks once, and tries what is shared and was not tried.
+    pub(crate) async fn look_now(self: &Arc<Self>) {
+        let config = self.config();
+        let settings = config.settings();
+        let mut urls = settings.server_urls.clone();
+        urls.extend(self.services.shared_urls());
+        let options = DiscoverOptions { scan: settings.scan, urls, exclude_ports: vec![self.address.port()] };
+        let found = self.servers.discover(&options).await;
+        if self.services.found(&found) {
+            self.services_changed();
+        }
+        while let Some(untried) = self.services.untried() {
+            drop(self.try_live(&untried.id).await);
+        }
+    }
+
+    /// Switches sharing of a service; switching on tries it live first.
+    pub(crate) async fn share(
+        self: &Arc<Self>,
+        service: &str,
+        on: bool,
+        price: Option<Price>,
+    ) -> Result<(), ControlError> {
+        let meant = match self.services.meant(service) {
+            Ok(known) => known,
+            Err(_) => {
+                // It may have been started a moment ago.
+                self.look_now().await;
+                self.services.meant(service)?
+            }
+        };
+        if on && !meant.is_ready() {
+            self.services.probing(&meant.id, true);
+            self.services_changed();
+            self.try_live(&meant.id).await?;
+        }
+        if let Some(row) = self.services.share(&meant.id, on, price) {
+            self.store.put_service(row).await.map_err(|error| of_store(&error))?;
+        }
+        self.services_changed();
+        Ok(())
+    }
+
+    /// Measures a service with live requests.
+    async fn try_live(self: &Arc<Self>, id: &str) -> Result<(), ControlError> {
+        let known = self.services.get(id).and_then(|it| Some((it.server?, it.model)));
+        let Some((server, model)) = known else {
+            self.services.probing(id, false);
+            self.services_changed();
+            return Err(ControlError::new(
+                Code::ServerFailed,
+                "The model's server does not answer.",
+                "A model is tried live before it is offered.",
+                "Start the model server, then try again.",
+            ));
+        };
+        let report = probe(server.as_ref(), &model).await;
+        tracing::info!(service = id, capabilities = ?report.capabilities, notes = ?report.notes, "tried live");
+        let (row, problem) = self.services.probed(id, &model.artefact, &report);
+        if let Some(row) = row {
+            self.store.put_service(row).await.map_err(|error| of_store(&error))?;
+        }
+        self.services_changed();
+        match problem {
+            None => Ok(()),
+            Some(why) => Err(ControlError::new(
+                Code::ServerFailed,
+                format!("{} was tried live and cannot be shared.", model.artefact.name()),
+                sentence(&why),
+                "See that the model answers in its own server, then try again.",
+            )),
+        }
+    }
+
+    /// Everybody is to hear what can be offered now.
+    pub(crate) fn services_changed(self: &Arc<Self>) {
+        self.decide();
+        self.offer_changed();
+        if self.events.receiver_count() > 0 {
+            self.tell(Event::Services(self.services.views(&self.slots)));
+        }
+    }
+
+    /// Whether sharing goes on, or only waits for a server to come back.
+    fn standing_may_share(&self) -> bool {
+        use idlewatt_core::policy::Cause;
+        let standing = self.standing.borrow();
+        standing
+            .decision
+            .reasons
+            .iter()
+            .all(|it| matches!(it.cause, Cause::NothingToShare { unreachable: true }))
+    }
+}

@@ -1,0 +1,206 @@
+//! The state of a running node and what its tasks share. Each story has a module of its own that adds to [`Node`]:
+//! deciding, serving, joining, looking for servers, reading cards, answering the door.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ed25519_dalek::SigningKey;
+use idlewatt_control::{ControlError, Event, LastYield, Notice, State};
+use idlewatt_core::policy::{Decision, Policy};
+use idlewatt_protocol::UnixMillis;
+use idlewatt_servers::Servers;
+use idlewatt_store::{SessionId, Store, StoreError};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::cards::Cards;
+use crate::circle::Circle;
+use crate::config::Config;
+use crate::deciding::KeptPause;
+use crate::door::LoginCodes;
+use crate::home::Home;
+use crate::networks::Networks;
+use crate::problem;
+use crate::services::Services;
+use crate::signing::Signer;
+use crate::slots::Slots;
+
+/// Events that a slow screen may be behind before it is told to ask anew.
+const EVENTS: usize = 256;
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) config: watch::Sender<Arc<Config>>,
+    pub(crate) servers: Servers,
+    pub(crate) services: Services,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) networks: Networks,
+    pub(crate) cards: Cards,
+    pub(crate) presence: idlewatt_presence::Watch,
+    pub(crate) circle: Circle,
+    pub(crate) codes: Arc<LoginCodes>,
+    /// Where the control door listens.
+    pub(crate) address: std::net::SocketAddr,
+    /// The key of the host's own endpoint.
+    pub(crate) own_key: String,
+    /// Who this node is, once the keyring has said so.
+    pub(crate) identity: watch::Sender<Option<Known>>,
+    /// The pause that the host asked for.
+    pub(crate) pause: watch::Sender<Option<KeptPause>>,
+    pub(crate) policy: Mutex<Policy>,
+    pub(crate) standing: watch::Sender<Standing>,
+    /// Rises with every change of what networks are told.
+    pub(crate) changes: watch::Sender<u64>,
+    /// Asks the deciding task to look at its timer again.
+    pub(crate) redecide: Notify,
+    /// Asks the task that looks for servers to look now.
+    pub(crate) look: Notify,
+    /// Asks the task that reads cards to read them now.
+    pub(crate) reread: Notify,
+    /// Something that screens show has changed.
+    pub(crate) shown: Notify,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// Requests are handed back; nothing new is taken.
+    pub(crate) stopping: CancellationToken,
+    /// Every task ends.
+    pub(crate) stop: CancellationToken,
+    notices: Mutex<BTreeMap<&'static str, Notice>>,
+}
+
+/// Who this node is.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) key: Arc<SigningKey>,
+    pub(crate) in_file: bool,
+    pub(crate) signer: Signer,
+}
+
+/// What was decided last.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) decision: Decision,
+    /// Since when shared requests are being taken back; `None` once they have all ended.
+    pub(crate) yielding: Option<UnixMillis>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) last_yield: Option<LastYield>,
+}
+
+impl Standing {
+    /// Whether requests are taken.
+    pub(crate) fn accepts(&self) -> bool {
+        self.decision.reasons.is_empty()
+    }
+
+    /// As screens show it.
+    pub(crate) fn state(&self) -> State {
+        use idlewatt_core::policy::State as Decided;
+        match self.decision.state {
+            _ if self.yielding.is_some() => State::Yielding,
+            Decided::Sharing => State::Sharing,
+            Decided::Paused => State::Paused,
+            Decided::Offline => State::Offline,
+        }
+    }
+}
+
+/// Everything a node is made of before it runs.
+pub(crate) struct Parts {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+    pub(crate) servers: Servers,
+    pub(crate) services: Services,
+    pub(crate) networks: Networks,
+    pub(crate) cards: Cards,
+    pub(crate) presence: idlewatt_presence::Watch,
+    pub(crate) circle: Circle,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) own_key: String,
+    pub(crate) pause: Option<KeptPause>,
+    pub(crate) first: Decision,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let standing = Standing { decision: parts.first, yielding: None, session: None, last_yield: None };
+        Arc::new(Self {
+            home: parts.home,
+            store: parts.store,
+            config: watch::Sender::new(Arc::new(parts.config)),
+            servers: parts.servers,
+            services: parts.services,
+            slots: Arc::default(),
+            networks: parts.networks,
+            cards: parts.cards,
+            presence: parts.presence,
+            circle: parts.circle,
+            codes: Arc::default(),
+            address: parts.address,
+            own_key: parts.own_key,
+            identity: watch::Sender::new(None),
+            pause: watch::Sender::new(parts.pause),
+            policy: Mutex::default(),
+            standing: watch::Sender::new(standing),
+            changes: watch::Sender::new(0),
+            redecide: Notify::new(),
+            look: Notify::new(),
+            reread: Notify::new(),
+            shown: Notify::new(),
+            events: broadcast::Sender::new(EVENTS),
+            stopping: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            notices: Mutex::default(),
+        })
+    }
+
+    /// The settings in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Networks are to be told what is offered and taken now.
+    pub(crate) fn offer_changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+        self.shown.notify_one();
+    }
+
+    /// Tells screens. Nobody listening is fine.
+    pub(crate) fn tell(&self, event: Event) {
+        drop(self.events.send(event));
+    }
+
+    /// Puts up something that wants a person, until [`settled`](Self::settled).
+    pub(crate) fn wants_person(&self, subject: &'static str, error: &ControlError) {
+        let notice =
+            Notice { what: error.what.clone(), why: error.why.clone(), action: error.action.clone() };
+        let before = lock(&self.notices).insert(subject, notice.clone());
+        if before.as_ref() != Some(&notice) {
+            tracing::warn!(subject, what = %notice.what, "wants a person");
+            self.shown.notify_one();
+        }
+    }
+
+    /// What was put up about this subject is over.
+    pub(crate) fn settled(&self, subject: &'static str) {
+        if lock(&self.notices).remove(subject).is_some() {
+            self.shown.notify_one();
+        }
+    }
+
+    /// What wants a person now.
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        lock(&self.notices).values().cloned().collect()
+    }
+
+    /// The disk did not keep something: said once, until it does again.
+    pub(crate) fn not_kept(&self, error: &StoreError) {
+        self.wants_person("store", &problem::of_store(error));
+    }
+}
+
+/// Locks, also after a panic elsewhere: every value behind these locks is whole at every moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

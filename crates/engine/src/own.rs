@@ -1,0 +1,174 @@
+//! The host's own OpenAI endpoint on this machine: `/v1/*` of the control port, with a key of its own.
+//!
+//! It asks this machine's model servers directly, shared or not. The host comes first: where all slots are taken, the
+//! newest shared request is taken back; and while it runs, sharing is paused for own use.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::stream;
+use idlewatt_core::work::Head;
+use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT, MAX_REQUEST_BODY};
+use idlewatt_protocol::message::{Deadlines, Endpoint, Outcome};
+use idlewatt_protocol::{RequestId, sse};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::answering::{End, Pieces, Question, Step};
+use crate::door::bears;
+use crate::node::Node;
+use crate::slots::For;
+
+/// The routes.
+pub(crate) fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/v1/models", get(models))
+        .route("/v1/chat/completions", post(|node, body| ask(node, body, Endpoint::ChatCompletions)))
+        .route("/v1/completions", post(|node, body| ask(node, body, Endpoint::Completions)))
+        .route("/v1/embeddings", post(|node, body| ask(node, body, Endpoint::Embeddings)))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&node), key))
+        .with_state(node)
+}
+
+async fn key(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    if bears(request.headers(), &node.own_key) {
+        return next.run(request).await;
+    }
+    error(
+        StatusCode::UNAUTHORIZED,
+        "invalid_request_error",
+        "invalid_api_key",
+        "This is your own endpoint; `idlewatt endpoint` shows its key.",
+    )
+}
+
+async fn models(State(node): State<Arc<Node>>) -> Json<Value> {
+    let mut names: Vec<String> =
+        node.services.views(&node.slots).into_iter().filter(|it| it.reachable).map(|it| it.model).collect();
+    names.sort();
+    names.dedup();
+    let entry = |id| json!({ "id": id, "object": "model", "created": 0, "owned_by": "this machine" });
+    Json(json!({ "object": "list", "data": names.into_iter().map(entry).collect::<Vec<_>>() }))
+}
+
+/// What of a body decides where it goes.
+#[derive(Deserialize)]
+struct Wanted {
+    model: String,
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
+    #[serde(default)]
+    max_tokens: Option<u32>,
+    #[serde(default)]
+    max_completion_tokens: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+async fn ask(State(node): State<Arc<Node>>, body: Bytes, endpoint: Endpoint) -> Response {
+    let wanted: Wanted = match serde_json::from_slice(&body) {
+        Ok(wanted) => wanted,
+        Err(why) => {
+            let message = format!("The body is not a request of this endpoint: {why}.");
+            return error(StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_body", &message);
+        }
+    };
+    let candidates = node.services.answering_to(&wanted.model);
+    // A slot that is free is better than one that is taken back.
+    let free = candidates.iter().find(|it| node.slots.free(&it.id, it.model.slots) > 0);
+    let Some(known) = free.or(candidates.first()).cloned() else {
+        let message = format!("No model server here offers {:?} now.", wanted.model);
+        return error(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", &message);
+    };
+    let (Some(server), Some(slot)) =
+        (known.server.clone(), node.slots.take(&known.id, known.model.slots, For::Host))
+    else {
+        return unavailable("The model server went away.");
+    };
+    let max_tokens = wanted.max_completion_tokens.or(wanted.max_tokens).unwrap_or(u32::MAX);
+    let question = Question {
+        request: RequestId(rand::random()),
+        server,
+        max_tokens: max_tokens.min(known.context()),
+        model: known.model,
+        endpoint,
+        body,
+        deadlines: Deadlines {
+            first_token_ms: millis(FIRST_TOKEN_TIMEOUT),
+            between_ms: millis(BETWEEN_TOKENS_TIMEOUT),
+        },
+    };
+    let pieces = Pieces::ask(question, slot);
+    respond(pieces, wanted.stream_options.is_some_and(|it| it.include_usage)).await
+}
+
+async fn respond(mut pieces: Pieces, usage: bool) -> Response {
+    let head = match pieces.next().await {
+        Some(Step::Head(head)) => head,
+        Some(Step::End(End { message, .. })) => return unavailable(&message.unwrap_or_default()),
+        Some(Step::Piece(_)) | None => return unavailable("The engine is stopping."),
+    };
+    let body = stream::unfold((pieces, head), move |(mut pieces, head)| async move {
+        loop {
+            match pieces.next().await? {
+                Step::Piece(piece) if usage || !is_usage_only(&piece.bytes) => {
+                    return Some((Ok::<_, std::io::Error>(piece.bytes), (pieces, head)));
+                }
+                Step::End(end) if end.outcome != Outcome::Complete => {
+                    return Some((broken(head, end), (pieces, head)));
+                }
+                Step::Piece(_) | Step::Head(_) | Step::End(_) => {}
+            }
+        }
+    });
+    let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let kind = if head.streaming { "text/event-stream" } else { "application/json" };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, Body::from_stream(body)).into_response()
+}
+
+/// The node always asks for usage; a stream that was not asked for it does not carry the chunk.
+fn is_usage_only(event: &[u8]) -> bool {
+    event.windows(12).any(|it| it == b"\"choices\":[]")
+}
+
+/// A stream that breaks says so, and never ends as if it were whole.
+fn broken(head: Head, end: End) -> Result<Bytes, std::io::Error> {
+    let why = end.message.unwrap_or_else(|| "the answer was taken back".to_owned());
+    if head.streaming {
+        let error =
+            json!({ "error": { "message": why, "type": "server_error", "param": null, "code": null } });
+        return Ok(sse::event(error.to_string().as_bytes()));
+    }
+    // A whole body cannot be mended: the connection breaks, and a client sees that.
+    Err(std::io::Error::other(why))
+}
+
+fn unavailable(why: &str) -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "server_error", "server_unavailable", why)
+}
+
+fn error(status: StatusCode, kind: &str, code: &str, message: &str) -> Response {
+    let body = json!({ "error": { "message": message, "type": kind, "param": null, "code": code } });
+    (status, Json(body)).into_response()
+}
+
+fn millis(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,404 @@
+//! What can be offered: the models of this machine's servers, which of them the host shares and at what price, and what
+//! each was seen to do.
+//!
+//! Nothing is shared until the host says so, and nothing is offered before it was tried live. What is known of a shared
+//! service is kept, so that one whose server is away is shown as away rather than forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use idlewatt_control::{Code, ControlError, Service};
+use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, ServiceOffer};
+use idlewatt_servers::{Found, Model, ModelServer, ProbeReport};
+use idlewatt_store::ServiceRow;
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+use crate::slots::Slots;
+
+/// Taken for the context where a server does not say: what small models have at least.
+const ASSUMED_CONTEXT: u32 = 2048;
+
+/// All services, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Services(Mutex<BTreeMap<String, Known>>);
+
+/// What is known of one service.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// Stable on this node.
+    pub(crate) id: String,
+    /// The server while it answers.
+    pub(crate) server: Option<Arc<dyn ModelServer>>,
+    /// The model as the server states it now, or did last.
+    pub(crate) model: Model,
+    /// Where the server is, for the host's eyes only.
+    pub(crate) label: String,
+    url: Url,
+    shared: bool,
+    price: Price,
+    seen: Option<Seen>,
+    probing: bool,
+    problem: Option<String>,
+}
+
+/// What a live probe saw, of exactly this artefact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    artefact: Artefact,
+    capabilities: Capabilities,
+    milli_tokens_per_s: Option<u32>,
+    load_ms: Option<u32>,
+}
+
+/// What is kept of a service between two starts.
+#[derive(Debug, Serialize, Deserialize)]
+struct Memory {
+    url: Url,
+    label: String,
+    server_id: String,
+    artefact: Artefact,
+    slots: u32,
+    context: Option<u32>,
+    seen: Option<Seen>,
+}
+
+impl Known {
+    /// Whether it may be offered now.
+    #[must_use]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.server.is_some() && self.probe().is_some()
+    }
+
+    /// What it was seen to do, unless it is another artefact or build since.
+    fn probe(&self) -> Option<&Seen> {
+        self.seen.as_ref().filter(|seen| seen.artefact == self.model.artefact)
+    }
+
+    /// Whether its server runs on this machine, where its energy can be measured.
+    #[must_use]
+    pub(crate) fn is_here(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
+    }
+
+    /// Longest context, tokens.
+    #[must_use]
+    pub(crate) fn context(&self) -> u32 {
+        self.model.context.unwrap_or(ASSUMED_CONTEXT)
+    }
+
+    fn offer(&self) -> Option<ServiceOffer> {
+        let seen = self.probe().filter(|_| self.shared && self.server.is_some())?;
+        let offer = ServiceOffer {
+            service: self.id.clone(),
+            artefact: self.model.artefact.clone(),
+            slots: self.model.slots,
+            context: self.context(),
+            price: self.price,
+            capabilities: seen.capabilities,
+            warm: self.model.warm,
+            load_ms: seen.load_ms,
+        };
+        if let Some(breach) = offer.breach() {
+            tracing::warn!(service = %self.id, breach, "a service is not offered");
+            return None;
+        }
+        Some(offer)
+    }
+
+    fn view(&self, slots: &Slots) -> Service {
+        let probe = self.probe();
+        Service {
+            id: self.id.clone(),
+            model: self.model.artefact.name(),
+            server: self.label.clone(),
+            shared: self.shared,
+            reachable: self.server.is_some(),
+            ready: self.is_ready(),
+            warm: self.model.warm,
+            artefact: self.model.artefact.clone(),
+            slots: self.model.slots,
+            busy: slots.busy(&self.id),
+            context: self.context(),
+            price: self.price,
+            capabilities: probe.map(|seen| seen.capabilities).unwrap_or_default(),
+            milli_tokens_per_s: probe.and_then(|seen| seen.milli_tokens_per_s),
+            problem: self.trouble(),
+        }
+    }
+
+    /// Why it is not ready although it should be.
+    fn trouble(&self) -> Option<String> {
+        if self.probing {
+            return Some("being tried live".to_owned());
+        }
+        if self.server.is_none() {
+            return Some("its server does not answer".to_owned());
+        }
+        self.problem.clone()
+    }
+
+    fn row(&self) -> ServiceRow {
+        let memory = Memory {
+            url: self.url.clone(),
+            label: self.label.clone(),
+            server_id: self.model.id.clone(),
+            artefact: self.model.artefact.clone(),
+            slots: self.model.slots,
+            context: self.model.context,
+            seen: self.seen.clone(),
+        };
+        let probe = serde_json::to_string(&memory).ok();
+        ServiceRow { id: self.id.clone(), shared: self.shared, price: self.price, probe }
+    }
+
+    fn remembered(row: ServiceRow) -> Option<Self> {
+        let memory: Memory = serde_json::from_str(row.probe.as_deref()?).ok()?;
+        Some(Self {
+            id: row.id,
+            server: None,
+            model: Model {
+                id: memory.server_id,
+                artefact: memory.artefact,
+                slots: memory.slots,
+                context: memory.context,
+                warm: false,
+            },
+            label: memory.label,
+            url: memory.url,
+            shared: row.shared,
+            price: row.price,
+            seen: memory.seen,
+            probing: false,
+            problem: None,
+        })
+    }
+}
+
+impl Services {
+    /// Begins with what was kept.
+    #[must_use]
+    pub(crate) fn remembered(rows: Vec<ServiceRow>) -> Self {
+        let known = rows.into_iter().filter_map(Known::remembered);
+        Self(Mutex::new(known.map(|it| (it.id.clone(), it)).collect()))
+    }
+
+    /// Takes over what discovery found. Gives whether anything changed that somebody should hear of.
+    pub(crate) fn found(&self, found: &[Found]) -> bool {
+        let mut services = self.locked();
+        let before: Vec<_> = services.values().map(facts).collect();
+        let mut present = Vec::new();
+        for (server, models) in
+            found.iter().filter_map(|it| Some((it.server.as_ref()?, it.models.as_ref().ok()?)))
+        {
+            for model in models {
+                let id = id_of(server.url(), &model.id);
+                present.push(id.clone());
+                let known = services.entry(id.clone()).or_insert_with(|| Known {
+                    id,
+                    server: None,
+                    model: model.clone(),
+                    label: server.label(),
+                    url: server.url().clone(),
+                    shared: false,
+                    price: Price::ZERO,
+                    seen: None,
+                    probing: false,
+                    problem: None,
+                });
+                known.server = Some(Arc::clone(server));
+                known.model = model.clone();
+                known.label = server.label();
+            }
+        }
+        for known in services.values_mut().filter(|it| !present.contains(&it.id)) {
+            known.server = None;
+        }
+        // What is gone and means nothing to the host is forgotten.
+        services.retain(|id, known| known.shared || known.probing || present.contains(id));
+        before != services.values().map(facts).collect::<Vec<_>>()
+    }
+
+    /// Addresses of shared services, so that they are looked for wherever they are.
+    #[must_use]
+    pub(crate) fn shared_urls(&self) -> Vec<Url> {
+        self.locked().values().filter(|it| it.shared).map(|it| it.url.clone()).collect()
+    }
+
+    /// Its server did not answer, or broke off: not offered until it is found again.
+    pub(crate) fn lost(&self, id: &str) {
+        if let Some(known) = self.locked().get_mut(id) {
+            known.server = None;
+        }
+    }
+
+    /// Whether a shared service's server is away.
+    #[must_use]
+    pub(crate) fn any_away(&self) -> bool {
+        self.locked().values().any(|it| it.shared && it.server.is_none())
+    }
+
+    /// One service.
+    #[must_use]
+    pub(crate) fn get(&self, id: &str) -> Option<Known> {
+        self.locked().get(id).cloned()
+    }
+
+    /// Services that may answer the host's own requests for this model name: the shared and the warm first.
+    #[must_use]
+    pub(crate) fn answering_to(&self, model: &str) -> Vec<Known> {
+        let services = self.locked();
+        let mut found: Vec<Known> = services
+            .values()
+            .filter(|it| it.server.is_some() && (it.model.artefact.answers_to(model) || it.id == model))
+            .cloned()
+            .collect();
+        found.sort_by_key(|it| (!it.model.warm, !it.shared));
+        found
+    }
+
+    /// The one service that this text means: its id, its model's name, or an unambiguous part of either.
+    ///
+    /// # Errors
+    /// When it means none, or several.
+    pub(crate) fn meant(&self, text: &str) -> Result<Known, ControlError> {
+        let services = self.locked();
+        let name = |it: &Known| it.model.artefact.name();
+        let exact: Vec<&Known> = services.values().filter(|it| it.id == text || name(it) == text).collect();
+        let part: Vec<&Known> = services
+            .values()
+            .filter(|it| !text.is_empty() && (name(it).contains(text) || it.id.starts_with(text)))
+            .collect();
+        match (exact.as_slice(), part.as_slice()) {
+            ([one], _) | ([], [one]) => Ok((*one).clone()),
+            ([], []) => Err(ControlError::new(
+                Code::NotFound,
+                format!("No model here is called {text:?}."),
+                "Only models of servers that run on this machine, or that you named, can be shared.",
+                match services.values().map(name).collect::<Vec<_>>() {
+                    none if none.is_empty() => {
+                        "Start a model server, or name one: `idlewatt config set servers.urls URL`."
+                            .to_owned()
+                    }
+                    names => format!("Found: {}.", names.join(", ")),
+                },
+            )),
+            (several, others) => {
+                let several = if several.is_empty() { others } else { several };
+                let list: Vec<String> =
+                    several.iter().map(|it| format!("{} ({}, {})", it.id, name(it), it.label)).collect();
+                Err(ControlError::new(
+                    Code::NotFound,
+                    format!("{text:?} may mean {} models.", list.len()),
+                    "Nothing was changed.",
+                    format!("Name one by its id: {}.", list.join("; ")),
+                ))
+            }
+        }
+    }
+
+    /// Sets the switch and the price, where one is given. Gives what to keep.
+    pub(crate) fn share(&self, id: &str, on: bool, price: Option<Price>) -> Option<ServiceRow> {
+        let mut services = self.locked();
+        let known = services.get_mut(id)?;
+        known.shared = on;
+        known.price = price.unwrap_or(known.price);
+        Some(known.row())
+    }
+
+    /// A service that is shared, answers, and was not tried as it is now; it is marked as being tried.
+    #[must_use]
+    pub(crate) fn untried(&self) -> Option<Known> {
+        let mut services = self.locked();
+        let wanted = |it: &&mut Known| {
+            it.shared && it.server.is_some() && it.probe().is_none() && !it.probing && it.problem.is_none()
+        };
+        let known = services.values_mut().find(wanted)?;
+        known.probing = true;
+        Some(known.clone())
+    }
+
+    /// Marks a service as being tried, or not any more.
+    pub(crate) fn probing(&self, id: &str, probing: bool) {
+        if let Some(known) = self.locked().get_mut(id) {
+            known.probing = probing;
+        }
+    }
+
+    /// Takes over what a probe of `artefact` saw. Gives what to keep, and why it may not be offered where it may not.
+    pub(crate) fn probed(
+        &self,
+        id: &str,
+        artefact: &Artefact,
+        report: &ProbeReport,
+    ) -> (Option<ServiceRow>, Option<String>) {
+        let mut services = self.locked();
+        let Some(known) = services.get_mut(id) else { return (None, None) };
+        known.probing = false;
+        let can = report.capabilities;
+        known.problem = if can.chat || can.completions || can.embeddings {
+            None
+        } else {
+            let why = report.notes.first().map_or("it answers no request", String::as_str);
+            Some(why.to_owned())
+        };
+        known.seen = known.problem.is_none().then(|| Seen {
+            artefact: artefact.clone(),
+            capabilities: can,
+            milli_tokens_per_s: report.tokens_per_second.and_then(thousandths),
+            load_ms: report.first_token.and_then(|it| u32::try_from(it.as_millis()).ok()),
+        });
+        (Some(known.row()), known.problem.clone())
+    }
+
+    /// How many are shared, and how many of these may be offered now.
+    #[must_use]
+    pub(crate) fn shared_and_ready(&self) -> (usize, usize) {
+        let services = self.locked();
+        let shared = services.values().filter(|it| it.shared);
+        (shared.clone().count(), shared.filter(|it| it.is_ready()).count())
+    }
+
+    /// Whether a shared model is loaded now.
+    #[must_use]
+    pub(crate) fn any_warm(&self) -> bool {
+        self.locked().values().any(|it| it.shared && it.server.is_some() && it.model.warm)
+    }
+
+    /// What networks are offered.
+    #[must_use]
+    pub(crate) fn offer(&self) -> Vec<ServiceOffer> {
+        self.locked().values().filter_map(Known::offer).collect()
+    }
+
+    /// What screens show.
+    #[must_use]
+    pub(crate) fn views(&self, slots: &Slots) -> Vec<Service> {
+        self.locked().values().map(|it| it.view(slots)).collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name that stays the same for the same model at the same address, and tells a hub neither.
+fn id_of(server: &Url, model: &str) -> String {
+    let digest = Digest::of_parts(&[server.as_str().as_bytes(), b"\n", model.as_bytes()]).to_string();
+    format!("s{}", digest.get(7..17).unwrap_or_default())
+}
+
+fn facts(known: &Known) -> (String, bool, Model) {
+    (known.id.clone(), known.server.is_some(), known.model.clone())
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+fn thousandths(speed: f64) -> Option<u32> {
+    let thousandths = (speed * 1000.0).round();
+    (thousandths >= 0.0 && thousandths <= f64::from(u32::MAX)).then_some(thousandths as u32)
+}

@@ -1,0 +1,77 @@
+//! The whole state as screens show it.
+
+use idlewatt_control::{CONTROL_VERSION, Money, Presence, State, Status, Today};
+use idlewatt_core::presence::PresenceReading;
+use idlewatt_core::sentence::{self, Scene};
+use idlewatt_core::tariff::{self, Earnings};
+
+use crate::clock;
+use crate::config::Settings;
+use crate::deciding::reason;
+use crate::node::Node;
+
+impl Node {
+    /// The state now.
+    pub(crate) async fn status(&self) -> Status {
+        let now = clock::now();
+        let networks = self.network_views().await;
+        let today = self.store.day(&now.day()).await.unwrap_or_default();
+        let services = self.services.views(&self.slots);
+        let config = self.config();
+        let standing = self.standing.borrow().clone();
+        let running = *self.slots.shared().borrow();
+        let ready = services.iter().filter(|it| it.shared && it.ready);
+        let scene = Scene {
+            running,
+            models: ready.map(|it| it.artefact.model.clone()).collect(),
+            networks: self.networks.names(),
+            last_request: networks.iter().filter_map(|it| it.last_request).max(),
+            power: self.cards.power(),
+        };
+        let state = standing.state();
+        let sentence = match state {
+            State::Yielding => "Giving the GPU back: shared requests are being ended.".to_owned(),
+            _ => sentence::state(&standing.decision, &scene, &now),
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            control: CONTROL_VERSION,
+            state,
+            sentence,
+            since: standing.decision.since,
+            reasons: standing.decision.reasons.iter().map(|it| reason(it, &now)).collect(),
+            presence: match *self.presence.readings().borrow() {
+                PresenceReading::Headless => Presence::Headless,
+                PresenceReading::Active { .. } => Presence::Here,
+                PresenceReading::Idle { last_input } => {
+                    let idle = now.monotonic.saturating_duration_since(last_input);
+                    let long = idle >= config.settings().policy.idle_after;
+                    if long { Presence::Away } else { Presence::Here }
+                }
+                PresenceReading::Blind => Presence::Blind,
+            },
+            gpus: self.cards.views(),
+            services,
+            networks,
+            today: with_money(today, config.settings()),
+            running,
+            last_yield: standing.last_yield,
+            attention: self.notices(),
+        }
+    }
+}
+
+/// A day's totals with what they come to in the host's currency.
+pub(crate) fn with_money(mut today: Today, settings: &Settings) -> Today {
+    let earnings = Earnings::of(
+        today.earned_ucr,
+        today.energy_mj,
+        settings.tariff.as_ref(),
+        settings.credit_value.as_ref(),
+    );
+    let money = |it: tariff::Money| Money { micros: it.micros, currency: it.currency.as_str().to_owned() };
+    today.gross = earnings.gross.map(money);
+    today.cost = earnings.cost.map(money);
+    today.net = earnings.net.map(money);
+    today
+}
