@@ -556,3 +556,6 @@ impl Session {
         agree
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,8 @@ pub trait Host: Send + Sync {
     /// Changes whenever `offer` or `state` may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// Admits a request and starts to answer it, or refuses. Policy, slots and limits are checked here.
+    /// Admits a request and starts to answer it, or refuses. Policy, slots and limits are checked here; the host keeps
+    /// `ask.deadlines`. Dropping the future before it is ready leaves nothing behind.
     async fn begin(&self, ask: Ask) -> Result<Box<dyn Answer>, RefusalCode>;
 
     /// Signs a statement together with others of the same moment (at most 50 ms and 256 at once), keeps the envelope
@@ -52,7 +53,7 @@ pub struct NotKept;
 /// An answer under way. Dropping it closes the connection to the model server.
 #[async_trait]
 pub trait Answer: Send {
-    /// Waits for the answer to begin.
+    /// Waits for the answer to begin. Cancel-safe.
     ///
     /// # Errors
     /// When it never does: what came of the request.

@@ -48,7 +48,7 @@ pub struct Membership {
     pub hub_key: PublicKey,
     /// Its addresses, best first: `https`, or `http` to loopback. Tried in turn.
     pub urls: Vec<Url>,
-    /// A proxy for `wss`; see [`proxy_of`].
+    /// A proxy for `wss`; see [`proxy_for`].
     pub proxy: Option<Url>,
 }
 
@@ -121,8 +121,10 @@ pub enum Stopped {
 /// When the hub cannot be reached, cannot prove its key, or refuses.
 pub async fn join(invite: &Invite, identity: &Identity, proxy: Option<&Url>) -> Result<Joined, JoinError> {
     let introduction = identity.introduction(invite.key, Some(invite.token.clone()), 0, String::new());
-    let socket =
-        Dialler::new(proxy.cloned()).dial(&invite.hub).await.map_err(|error| JoinError::Down(error.to_string()))?;
+    let socket = Dialler::new(proxy.cloned())
+        .dial(&invite.hub)
+        .await
+        .map_err(|error| JoinError::Down(error.to_string()))?;
     let (connection, welcome) = Connection::open(socket, introduction).await.map_err(JoinError::from)?;
     let mut urls = addresses(&welcome);
     if !urls.contains(&invite.hub) {
@@ -217,8 +219,8 @@ pub async fn run(
 /// The proxy that the value of `HTTPS_PROXY` names, if it is one that can be used: `http://HOST:PORT`. Read the
 /// environment once, where the process starts.
 #[must_use]
-pub fn proxy_of(value: &str) -> Option<Url> {
-    Url::parse(value).ok().filter(|url| url.scheme() == "http" && url.host().is_some())
+pub fn proxy_for(value: Option<&str>) -> Option<Url> {
+    value.and_then(|text| Url::parse(text).ok()).filter(|url| url.scheme() == "http" && url.host().is_some())
 }
 
 impl Identity {
