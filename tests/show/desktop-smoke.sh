@@ -5,8 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../script/lib.sh"
 need_rust
 need_node
 need_desktop
-need_apt "run the window without a screen" xvfb dbus xdotool
+need_apt "run the window without a screen" xvfb dbus xdotool imagemagick
 ui_packages
 ui_build
 cargo build --quiet --locked -p idlewatt -p idlewatt-desktop
-python3 tests/show/desktop.py "$CARGO_TARGET_DIR/debug"
+python3 tests/show/desktop.py "$CARGO_TARGET_DIR/debug" "$@"

@@ -3,6 +3,7 @@
 Every wait is for something that can be seen, within 30 s.
 """
 
+import ctypes
 import json
 import os
 import pathlib
@@ -47,6 +48,26 @@ def windows(env):
     return found.stdout.split()
 
 
+def close(env, window):
+    """What the close button of a window manager does; `xdotool windowclose` would destroy the window under GTK's feet."""
+    x = ctypes.CDLL("libX11.so.6")
+    x.XOpenDisplay.restype = ctypes.c_void_p
+    x.XInternAtom.restype = ctypes.c_ulong
+    display = ctypes.c_void_p(x.XOpenDisplay(env["DISPLAY"].encode()))
+    protocols, delete = (x.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW"))
+    # XClientMessageEvent, in an XEvent of 24 longs: 33 is ClientMessage, 32 the format of its five longs.
+    event = (ctypes.c_long * 24)(33, 0, 1, display.value, int(window), protocols, 32, delete, 0)
+    x.XSendEvent(display, ctypes.c_ulong(int(window)), 0, ctypes.c_long(0), ctypes.byref(event))
+    x.XCloseDisplay(display)
+
+
+def painted(env, picture):
+    """Whether the page shows something: an empty page has one colour."""
+    subprocess.run(["import", "-window", "root", picture], env=env, check=True)
+    colours = subprocess.run(["identify", "-format", "%k", picture], capture_output=True, text=True, check=True)
+    return int(colours.stdout) > 50
+
+
 def status(env):
     ran = subprocess.run([BIN / "idlewatt", "status", "--json"], env=env, capture_output=True, text=True)
     return json.loads(ran.stdout) if ran.returncode == 0 else None
@@ -82,12 +103,17 @@ def main():
         claim("the window opens")
         assert until("the engine that it started", lambda: status(env))["state"]
         claim("it started the resident engine")
+        picture = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else folder / "window.png")
+        until("the page shows something", lambda: painted(env, picture))
+        claim("the page is drawn")
         subprocess.run([BIN / "idlewatt-desktop"], env=env, stdout=log, stderr=log, timeout=BOUND, check=True)
         assert len(windows(env)) == 1
         claim("a second start shows the one window and ends")
         assert toolkit_processes(env)
-        subprocess.run(["xdotool", "windowclose", window], env=env, check=True)
+        close(env, window)
         until("the window's process ends", lambda: desktop.poll() is not None)
+        assert desktop.returncode == 0, f"the window's process ended with {desktop.returncode}"
+        assert (folder / "home/data/window.json").exists(), "the window's place is not remembered"
         until("no process with GTK or WebKit is left", lambda: not toolkit_processes(env))
         claim("closed, nothing of GTK or WebKit is left")
         assert status(env)["state"]

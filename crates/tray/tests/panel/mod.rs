@@ -86,6 +86,8 @@ pub(crate) struct ReadOut {
     pub(crate) tooltip: String,
     /// Widths of the pixmaps, pixels.
     pub(crate) icon_sizes: Vec<i32>,
+    /// The largest pixmap, as a hexadecimal ARGB.
+    pub(crate) glyph: String,
     pub(crate) menu: Vec<Line>,
 }
 
@@ -104,12 +106,15 @@ impl Shown {
     pub(crate) async fn read(&self) -> Result<ReadOut> {
         let (_, _, title, sentence): (String, Vec<Pixmap>, String, String) =
             self.item.get_property("ToolTip").await?;
+        let pixmaps = self.pixmaps().await?;
+        let largest = pixmaps.iter().max_by_key(|(width, ..)| *width).context("no glyph")?;
         Ok(ReadOut {
             id: self.item.get_property("Id").await?,
             title: self.item.get_property("Title").await?,
             status: self.item.get_property("Status").await?,
             tooltip: format!("{title}: {sentence}"),
-            icon_sizes: self.pixmaps().await?.iter().map(|(width, ..)| *width).collect(),
+            icon_sizes: pixmaps.iter().map(|(width, ..)| *width).collect(),
+            glyph: largest.2.iter().map(|byte| format!("{byte:02x}")).collect(),
             menu: self.lines().await?,
         })
     }
