@@ -60,14 +60,17 @@ impl Node {
         let inputs = self.inputs();
         let decision = policy.decide(&self.config().settings().policy, &inputs, &now);
         let before = self.standing.borrow().clone();
-        let changed = before.decision != decision;
+        // The moment to ask again comes from two clocks and is never twice the same: by itself it is no change.
+        let changed = (before.decision.state, before.decision.since, &before.decision.reasons)
+            != (decision.state, decision.since, &decision.reasons);
         let stops = before.accepts() && !decision.reasons.is_empty();
         let starts = before.decision.state != State::Sharing
             && decision.state == State::Sharing
             && before.session.is_none();
-        if changed {
-            self.standing.send_modify(|it| it.decision = decision);
-        }
+        self.standing.send_if_modified(|it| {
+            it.decision = decision;
+            changed
+        });
         drop(policy);
         if stops {
             self.give_back(seen, &now);
