@@ -12,7 +12,7 @@ pub struct DurationError {
     text: String,
 }
 
-/// Reads `10m`, `90s`, `1h 30m`, `2d`, `0s`.
+/// Reads `10m`, `90s`, `1h 30m`, `48h`, `0s`.
 ///
 /// # Errors
 /// Where the text is none of these, negative, or over [`LONGEST`].
@@ -28,19 +28,19 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 /// The form that [`parse`] reads: `1h 30m`.
 #[must_use]
 pub fn setting(duration: Duration) -> String {
-    in_units(duration, [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)], "")
+    in_units(duration, &[("h", 3_600), ("m", 60), ("s", 1)], "")
 }
 
 /// The form that people read: `1 h 30 min`.
 #[must_use]
 pub fn words(duration: Duration) -> String {
-    in_units(duration, [("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)], " ")
+    in_units(duration, &[("h", 3_600), ("min", 60), ("s", 1)], " ")
 }
 
-fn in_units(duration: Duration, units: [(&str, u64); 4], space: &str) -> String {
+fn in_units(duration: Duration, units: &[(&str, u64)], space: &str) -> String {
     let mut rest = duration.as_secs();
     let mut parts = Vec::new();
-    for (unit, seconds) in units {
+    for &(unit, seconds) in units {
         if rest >= seconds {
             parts.push(format!("{}{space}{unit}", rest / seconds));
             rest %= seconds;

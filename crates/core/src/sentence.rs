@@ -34,18 +34,18 @@ pub fn state(decision: &Decision, scene: &Scene, now: &Now) -> String {
         }
         State::Sharing if scene.running > 0 => {
             let requests = if scene.running == 1 { "request" } else { "requests" };
-            format!("Sharing: answering {} {requests}{}.", scene.running, watts(scene))
+            format!("Sharing: answering {} {requests}.{}", scene.running, watts(scene))
         }
         State::Sharing => {
             let (networks, models) = (list(&scene.networks, "or"), list(&scene.models, "or"));
             match scene.last_request {
                 Some(at) => format!(
-                    "Ready, no work: nobody in {networks} has asked for {models} since {}{}.",
+                    "Ready, no work: nobody in {networks} has asked for {models} since {}.{}",
                     clock(at, now),
                     watts(scene)
                 ),
                 None => format!(
-                    "Ready, no work: nobody in {networks} has asked for {models} yet{}.",
+                    "Ready, no work: nobody in {networks} has asked for {models} yet.{}",
                     watts(scene)
                 ),
             }
@@ -88,7 +88,7 @@ fn clause(reason: &Reason, now: &Now) -> String {
         Cause::OutsideWindow => format!("outside your hours{}", until(" until ")),
         Cause::Settling => format!("making sure that the machine stays free{}", until(" until ")),
         Cause::TooHot { reading_c, limit_c } => {
-            format!("a GPU is at {reading_c} °C, your limit is {limit_c} °C")
+            format!("a GPU is at {reading_c} °C (your limit is {limit_c} °C)")
         }
         Cause::OwnUse => "you are using the model yourself".to_owned(),
         Cause::NothingToShare { unreachable: false } => "no model is shared".to_owned(),
@@ -122,7 +122,7 @@ fn outlook(reason: &Reason) -> String {
 }
 
 fn watts(scene: &Scene) -> String {
-    scene.power.map_or_else(String::new, |power| format!(", {} W", (power.0 + 500) / 1000))
+    scene.power.map_or_else(String::new, |power| format!(" Now {} W.", (power.0 + 500) / 1000))
 }
 
 /// "a", "a or b", "a, b or c"; four and more are counted.

@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
             .filter(|minutes| *minutes <= 1440)
             .ok_or_else(|| WindowsError {
                 position,
-                problem: "a time of day is missing, such as 22:00".into(),
+                problem: "a time of day must be here, such as 22:00".into(),
             })
     }
 
@@ -255,5 +255,137 @@ impl fmt::Display for ShareWindow {
         }
         let (from, to) = (self.from, self.to);
         write!(f, " {:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn berlin(local: &str) -> Now {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let wall = if local.ends_with('Z') {
+            local.parse().unwrap()
+        } else {
+            local.parse::<jiff::civil::DateTime>().unwrap().to_zoned(zone.clone()).unwrap().timestamp()
+        };
+        Now { monotonic: Instant::now(), wall, zone }
+    }
+
+    fn windows(text: &str) -> ShareWindows {
+        text.parse().unwrap()
+    }
+
+    fn next(text: &str, local: &str) -> Option<String> {
+        let now = berlin(local);
+        let change = windows(text).next_change(&now)?;
+        Some(change.to_zoned(now.zone).strftime("%a %d %H:%M%:z").to_string())
+    }
+
+    // 2026-11-21 is a Saturday.
+
+    #[test]
+    fn nights_and_whole_days_open_and_close_when_they_say() {
+        let text = "Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00";
+        for (local, open) in [
+            ("2026-11-20T21:59", false),
+            ("2026-11-20T22:00", true),
+            ("2026-11-21T03:00", true),
+            ("2026-11-22T23:59", true),
+            ("2026-11-23T00:00", false),
+            ("2026-11-23T06:00", false),
+            ("2026-11-24T06:59", true),
+            ("2026-11-24T07:00", false),
+        ] {
+            assert_eq!(windows(text).is_open(&berlin(local)), open, "{local}");
+        }
+        assert_eq!(next(text, "2026-11-20T12:00").unwrap(), "Fri 20 22:00+01:00");
+        // Friday night runs into the weekend, which ends on Sunday at midnight.
+        assert_eq!(next(text, "2026-11-20T23:00").unwrap(), "Mon 23 00:00+01:00");
+    }
+
+    #[test]
+    fn several_windows_a_day_are_each_open() {
+        let text = "09:00-10:00, 12:00-13:30";
+        assert_eq!(next(text, "2026-11-21T08:00").unwrap(), "Sat 21 09:00+01:00");
+        assert_eq!(next(text, "2026-11-21T09:30").unwrap(), "Sat 21 10:00+01:00");
+        assert_eq!(next(text, "2026-11-21T10:00").unwrap(), "Sat 21 12:00+01:00");
+        assert_eq!(next(text, "2026-11-21T13:30").unwrap(), "Sun 22 09:00+01:00");
+    }
+
+    #[test]
+    fn what_is_always_open_never_changes() {
+        assert_eq!(next("always", "2026-11-21T12:00"), None);
+        assert_eq!(next("Mon-Sun 00:00-24:00", "2026-11-21T12:00"), None);
+        assert_eq!(next("00:00-12:00, 12:00-24:00", "2026-11-21T12:00"), None);
+        assert!(windows("Mon-Sun 00:00-24:00").is_open(&berlin("2026-11-21T12:00")));
+    }
+
+    #[test]
+    fn days_may_run_over_the_end_of_the_week() {
+        for (local, open) in
+            [("2026-11-20T10:00", true), ("2026-11-23T10:00", true), ("2026-11-24T10:00", false)]
+        {
+            assert_eq!(windows("Fri-Mon 09:00-17:00").is_open(&berlin(local)), open, "{local}");
+        }
+    }
+
+    /// On 2026-03-29 the clocks in Berlin go from 02:00 to 03:00.
+    #[test]
+    fn an_hour_that_does_not_exist_is_the_moment_of_the_change() {
+        assert_eq!(next("01:00-02:30", "2026-03-29T01:30").unwrap(), "Sun 29 03:00+02:00");
+        assert_eq!(next("02:30-06:00", "2026-03-29T01:30").unwrap(), "Sun 29 03:00+02:00");
+        // A window that lies wholly in it does not come that night.
+        assert_eq!(next("02:10-02:50", "2026-03-29T01:30").unwrap(), "Mon 30 02:10+02:00");
+        let night = windows("22:00-07:00");
+        assert!(night.is_open(&berlin("2026-03-29T03:30")));
+        assert_eq!(next("22:00-07:00", "2026-03-28T23:00").unwrap(), "Sun 29 07:00+02:00");
+    }
+
+    /// On 2026-10-25 the clocks in Berlin go from 03:00 back to 02:00.
+    #[test]
+    fn an_hour_that_comes_twice_counts_from_its_first_coming() {
+        let (first, second) = ("2026-10-25T00:15:00Z", "2026-10-25T01:15:00Z"); // both 02:15
+        assert!(windows("01:00-02:30").is_open(&berlin(first)));
+        assert!(!windows("01:00-02:30").is_open(&berlin(second)));
+        assert!(windows("02:30-06:00").is_open(&berlin(second)));
+        assert_eq!(next("01:00-02:30", first).unwrap(), "Sun 25 02:30+02:00");
+        assert_eq!(next("02:30-06:00", second).unwrap(), "Sun 25 06:00+01:00");
+        assert_eq!(next("00:00-02:30, 02:30-24:00", "2026-10-25T00:30"), None);
+    }
+
+    #[test]
+    fn windows_read_back_what_they_write() {
+        for (text, written) in [
+            ("Always", "always"),
+            ("mon-FRI 22:00-7:00,saturday 0:00-24:00", "Mon-Fri 22:00-07:00, Sat 00:00-24:00"),
+            ("8:30-0:00", "Mon-Sun 08:30-24:00"),
+        ] {
+            let read = windows(text);
+            assert_eq!(read.to_string(), written);
+            assert_eq!(windows(written), read);
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_place_and_the_problem() {
+        let errors: Vec<String> = [
+            "",
+            "nights",
+            "Mon 22:00",
+            "Mon-Fry 22:00-07:00",
+            "Mon 22:00-25:00",
+            "Mon 22:00-07:60",
+            "Mon 08:00-08:00",
+            "Mon 24:00-07:00",
+            "Mon-Fri 22:00-07:00; Sat 00:00-24:00",
+            "Mon-Fri 22:00-07:00, ",
+        ]
+        .iter()
+        .map(|text| format!("{text:?} {}", text.parse::<ShareWindows>().unwrap_err()))
+        .collect();
+        insta::assert_snapshot!(errors.join("\n"));
     }
 }

@@ -58,3 +58,32 @@ pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     connection.execute_batch(CACHE)?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(connection: &Connection) -> i64 {
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn an_older_database_is_brought_up_to_date_step_by_step() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let steps = ["CREATE TABLE a (x)", "ALTER TABLE a ADD COLUMN y DEFAULT 5", "UPDATE a SET y = y + 1"];
+        assert!(matches!(migrate(&mut connection, &steps[..1]), Ok(Migrated::Current)));
+        connection.execute("INSERT INTO a VALUES (1)", []).unwrap();
+        assert!(matches!(migrate(&mut connection, &steps), Ok(Migrated::Current)));
+        let y: i64 = connection.query_row("SELECT y FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!((y, version(&connection)), (6, 3));
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_version_before_it() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let steps = ["CREATE TABLE a (x)", "CREATE TABLE b (x); CREATE TABLE a (x)"];
+        assert!(migrate(&mut connection, &steps).is_err());
+        assert_eq!(version(&connection), 1);
+        assert!(connection.prepare("SELECT * FROM b").is_err());
+    }
+}

@@ -179,3 +179,85 @@ fn in_savepoint<T>(
     }
     Ok(result?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Worker {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY, s BLOB)").unwrap();
+        Worker::writer(connection).unwrap()
+    }
+
+    fn insert(worker: &Worker, number: i64, bytes: i64) -> Reply<usize> {
+        worker.submit(Durability::Disk, move |connection| {
+            connection.execute("INSERT INTO t VALUES (?, zeroblob(?))", [number, bytes])
+        })
+    }
+
+    fn count(worker: &Worker) -> i64 {
+        let all =
+            |connection: &Connection| connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0));
+        worker.submit(Durability::Cache, all).wait().unwrap()
+    }
+
+    /// Holds the writer in a job, so that what is asked meanwhile waits together.
+    fn together<T>(worker: &Worker, ask: impl FnOnce() -> T) -> T {
+        let (go, wait) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel::<()>();
+        let hold = move |_: &Connection| Ok(begun.send(()).is_ok() && wait.recv().is_ok());
+        let held = worker.submit(Durability::Cache, hold);
+        begins.recv().unwrap();
+        let asked = ask();
+        go.send(()).unwrap();
+        assert!(held.wait().unwrap());
+        asked
+    }
+
+    #[test]
+    fn one_that_fails_takes_nothing_of_its_group_with_it_but_all_of_its_own() {
+        let worker = table();
+        let replies = together(&worker, || {
+            let before = insert(&worker, 1, 1);
+            let half = worker.submit(Durability::Disk, |connection| {
+                connection.execute("INSERT INTO t VALUES (7, NULL)", [])?;
+                connection.execute("INSERT INTO t VALUES (1, NULL)", [])
+            });
+            (before, half, insert(&worker, 2, 1))
+        });
+        assert!(replies.0.wait().is_ok());
+        assert!(matches!(replies.1.wait(), Err(StoreError::Sqlite(_))));
+        assert!(replies.2.wait().is_ok());
+        assert_eq!(count(&worker), 2);
+    }
+
+    #[test]
+    fn a_full_disk_acknowledges_nothing_that_it_does_not_keep_and_goes_on_when_there_is_room() {
+        let worker = table();
+        let pages = |count: i64| {
+            let set = move |connection: &Connection| {
+                connection.query_row(&format!("PRAGMA max_page_count={count}"), [], |_| Ok(()))
+            };
+            worker.submit(Durability::Cache, set).wait().unwrap();
+        };
+        insert(&worker, 0, 10).wait().unwrap();
+        pages(8);
+        let replies = together(&worker, || {
+            [insert(&worker, 1, 10), insert(&worker, 2, 1 << 20), insert(&worker, 3, 10)]
+        });
+        let results = replies.map(Reply::wait);
+        assert!(matches!(results[1], Err(StoreError::Full)), "{results:?}");
+        let kept = 1 + results.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(count(&worker), i64::try_from(kept).unwrap());
+        pages(1 << 20);
+        insert(&worker, 9, 1 << 20).wait().unwrap();
+    }
+
+    #[test]
+    fn a_reply_that_nobody_waits_for_is_still_work_that_is_done() {
+        let worker = table();
+        drop(insert(&worker, 1, 1));
+        assert_eq!(count(&worker), 1);
+    }
+}
