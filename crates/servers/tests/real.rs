@@ -1,6 +1,6 @@
 //! Against a real llama.cpp server started without embeddings, whose address is in `IDLEWATT_TEST_SERVER`:
 //! `cargo nextest run -p idlewatt-servers --run-ignored all`.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
 
