@@ -102,6 +102,8 @@ impl Link {
 }
 
 fn tell(app: &AppHandle, event: &Event) {
+    #[cfg(not(target_os = "linux"))]
+    crate::tray::follow(app, event);
     if let Err(error) = app.emit(CHANNEL, event) {
         tracing::debug!(%error, "the page is gone");
     }

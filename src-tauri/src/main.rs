@@ -2,11 +2,14 @@
 //!
 //! On Linux it is a guest: a window on the engine that `idlewatt run --tray` holds all day. It starts that resident if
 //! there is none, shows one window, and is gone when the window closes; nothing of GTK or WebKit stays. The page in the
-//! window reaches the engine through one command and one stream of events, see `link`.
+//! window reaches the engine through one command and one stream of events, see `link`. On Windows and macOS it stays for
+//! the tray as well.
 #![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
 
 mod link;
 mod resident;
+#[cfg(not(target_os = "linux"))]
+mod tray;
 mod window;
 
 use std::io::Write as _;
@@ -44,7 +47,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // The HTTP client is built without a provider of its own; the first to ask would otherwise fail.
     drop(rustls::crypto::ring::default_provider().install_default());
     let home = Home::locate()?;
-    if arguments.hidden {
+    // Where the tray is the resident's there is nothing to keep here.
+    if arguments.hidden && cfg!(target_os = "linux") {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -52,5 +56,5 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         runtime.block_on(resident::ensure(&home))?;
         return Ok(());
     }
-    window::run(home)
+    window::run(home, arguments.hidden)
 }

@@ -71,8 +71,12 @@ fn start(log: &Path) -> Result<Child, NotStarted> {
     let words = File::create(log).map_err(no_log)?;
     let program = program();
     let mut command = Command::new(&program);
+    command.arg("run");
+    if cfg!(target_os = "linux") {
+        command.arg("--tray");
+    }
     // Its first line holds a login code, which belongs to a terminal and to nobody else.
-    command.args(["run", "--tray"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(words);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words);
     #[cfg(unix)]
     command.process_group(0);
     command.spawn().map_err(|source| NotStarted::NoProgram { program, source })

@@ -1,4 +1,4 @@
-//! The one window. A second start brings it to the front; closing it ends the process.
+//! The one window. A second start brings it to the front; on Linux closing it ends the process.
 
 use std::path::Path;
 
@@ -13,8 +13,12 @@ use crate::resident;
 
 const LABEL: &str = "main";
 
-/// Opens the window and returns when it is closed.
-pub(crate) fn run(home: Home) -> anyhow::Result<()> {
+/// In the C locale WebKitGTK names the language "C", which `Intl` refuses, and with it any page that formats a number.
+const LANGUAGE: &str = "try { new Intl.Locale(navigator.language) } catch { \
+    Object.defineProperty(Navigator.prototype, 'language', { get: () => 'en' }) }";
+
+/// Opens the window, unless `hidden`, and returns when the process may end.
+pub(crate) fn run(home: Home, hidden: bool) -> anyhow::Result<()> {
     let link = Link::new(home.clone())?;
     let single = tauri_plugin_single_instance::Builder::new()
         .callback(|app, _arguments, _folder| front(app))
@@ -32,22 +36,35 @@ pub(crate) fn run(home: Home) -> anyhow::Result<()> {
         .setup(move |app| {
             // The engine first: a page that opens before it would begin with an error.
             tauri::async_runtime::block_on(resident::ensure(&home))?;
-            open(app.handle(), &home)?;
+            app.manage(home);
+            if !hidden {
+                open(app.handle())?;
+            }
+            #[cfg(not(target_os = "linux"))]
+            app.manage(crate::tray::Shown::default());
             tauri::async_runtime::spawn(link.forward(app.handle().clone()));
             Ok(())
         })
         .build(tauri::generate_context!())
         .context("the window cannot be opened")?;
-    app.run(|_, _| {});
+    app.run(|_, _event| {
+        // Without a window the tray is left; only its "quit" ends the process.
+        #[cfg(not(target_os = "linux"))]
+        if let tauri::RunEvent::ExitRequested { code: None, api, .. } = _event {
+            api.prevent_exit();
+        }
+    });
     Ok(())
 }
 
-fn open(app: &AppHandle, home: &Home) -> tauri::Result<()> {
+fn open(app: &AppHandle) -> tauri::Result<()> {
+    let home = app.state::<Home>();
     WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
         .title("Idlewatt")
         .inner_size(1120.0, 760.0)
         .min_inner_size(800.0, 560.0)
         .data_directory(home.data.join("window"))
+        .initialization_script(LANGUAGE)
         .disable_drag_drop_handler()
         .on_navigation(own_page)
         .on_new_window(|_, _| NewWindowResponse::Deny)
@@ -55,9 +72,12 @@ fn open(app: &AppHandle, home: &Home) -> tauri::Result<()> {
     Ok(())
 }
 
-fn front(app: &AppHandle) {
-    let Some(window) = app.get_webview_window(LABEL) else { return };
-    let fronted = window.unminimize().and_then(|()| window.show()).and_then(|()| window.set_focus());
+/// Brings the window to the front, opened anew if it was closed.
+pub(crate) fn front(app: &AppHandle) {
+    let fronted = match app.get_webview_window(LABEL) {
+        Some(window) => window.unminimize().and_then(|()| window.show()).and_then(|()| window.set_focus()),
+        None => open(app),
+    };
     if let Err(error) = fronted {
         tracing::warn!(%error, "the window does not come to the front");
     }
