@@ -106,12 +106,6 @@ pub trait Journal {
     /// When the disk refuses; nothing of the batch is kept then.
     fn append(&mut self, batch: &[Posting]) -> Result<(), Self::Error>;
 
-    /// Whether a posting with this id was ever kept.
-    ///
-    /// # Errors
-    /// When the disk cannot be read.
-    fn holds(&mut self, id: PostingId) -> Result<bool, Self::Error>;
-
     /// Hands over every posting ever kept, oldest first.
     ///
     /// # Errors
@@ -230,17 +224,6 @@ impl Ledger {
     #[must_use]
     pub fn standing(&self, account: &AccountName) -> Option<Standing> {
         self.accounts.get(account).copied()
-    }
-
-    /// Every account with its standing, in no order.
-    pub fn accounts(&self) -> impl Iterator<Item = (&AccountName, &Standing)> {
-        self.accounts.iter()
-    }
-
-    /// Reservations under way.
-    #[must_use]
-    pub fn reservations(&self) -> usize {
-        self.reservations.len()
     }
 
     /// Sets `amount` aside under `id`, the worst case of what will be posted.

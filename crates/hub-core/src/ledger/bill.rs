@@ -19,12 +19,6 @@ impl FeeRate {
     /// No fee: the default of a circle.
     pub const NONE: Self = Self(0);
 
-    /// A fee of this many millionths, held at the whole.
-    #[must_use]
-    pub const fn from_millionths(millionths: u32) -> Self {
-        Self(if millionths > 1_000_000 { 1_000_000 } else { millionths })
-    }
-
     fn of(self, amount: MicroCredits) -> MicroCredits {
         let exact = i128::from(amount.0) * i128::from(self.0) / 1_000_000;
         MicroCredits(i64::try_from(exact).unwrap_or(i64::MAX))
@@ -124,8 +118,7 @@ mod tests {
 
     #[test]
     fn cost_rounds_up_and_fees_round_down() {
-        let bill =
-            bill(&consumer(), Price(1_500_000), FeeRate::from_millionths(333_333), &[share("a", 1, 2)]);
+        let bill = bill(&consumer(), Price(1_500_000), FeeRate(333_333), &[share("a", 1, 2)]);
         assert_eq!(
             (bill.cost, bill.fee, bill.earned[0]),
             (MicroCredits(5), MicroCredits(1), MicroCredits(4))

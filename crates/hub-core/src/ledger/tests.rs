@@ -14,6 +14,12 @@ struct Memory {
 #[derive(Debug, PartialEq, Eq)]
 struct Full;
 
+impl Memory {
+    fn holds(&self, id: PostingId) -> bool {
+        self.kept.iter().any(|posting| posting.id == id)
+    }
+}
+
 impl Journal for Memory {
     type Error = Full;
 
@@ -23,10 +29,6 @@ impl Journal for Memory {
         }
         self.kept.extend_from_slice(batch);
         Ok(())
-    }
-
-    fn holds(&mut self, id: PostingId) -> Result<bool, Full> {
-        Ok(self.kept.iter().any(|posting| posting.id == id))
     }
 
     fn replay(&mut self, each: &mut dyn FnMut(Posting)) -> Result<(), Full> {
@@ -82,14 +84,11 @@ fn balance(ledger: &Ledger, account: &str) -> i64 {
 }
 
 fn kept(ledger: &Ledger) -> Vec<KeptBalance> {
-    ledger
-        .accounts()
-        .map(|(account, standing)| KeptBalance {
-            account: account.clone(),
-            limit: standing.limit,
-            balance: standing.balance,
-        })
-        .collect()
+    let standings = ["a", "b", "c", "fees", "issuance"].map(|account| {
+        let standing = ledger.standing(&name(account)).unwrap();
+        KeptBalance { account: name(account), limit: standing.limit, balance: standing.balance }
+    });
+    standings.into()
 }
 
 #[test]
@@ -116,7 +115,6 @@ fn a_posting_takes_what_it_costs_and_voids_the_rest() {
     post(&mut ledger, &mut journal, &posting(id(1), "a", 90, &[("b", 30), ("fees", 3)])).unwrap();
     assert_eq!((balance(&ledger, "a"), balance(&ledger, "b"), balance(&ledger, "fees")), (-33, 30, 3));
     assert_eq!(ledger.standing(&name("a")).unwrap().available(), MicroCredits(67));
-    assert_eq!(ledger.reservations(), 0);
 }
 
 #[test]
@@ -245,7 +243,7 @@ proptest! {
             match step {
                 Step::Reserve { id: byte, account, amount } => {
                     // A shell never admits an id again that was posted.
-                    if !journal.holds(id(byte)).unwrap()
+                    if !journal.holds(id(byte))
                         && ledger.reserve(id(byte), &name(people[account]), MicroCredits(amount)).is_ok()
                     {
                         prop_assert!(reserved.insert(byte, (account, amount)).is_none());
@@ -273,7 +271,7 @@ proptest! {
                 Step::Grant { id: byte, account, amount } => {
                     let issuance = AccountName::issuance();
                     let byte = byte + 100;
-                    if !journal.holds(id(byte)).unwrap()
+                    if !journal.holds(id(byte))
                         && ledger.reserve(id(byte), &issuance, MicroCredits(amount)).is_ok()
                     {
                         let grant = Posting {

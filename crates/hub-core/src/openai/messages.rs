@@ -72,9 +72,10 @@ fn check_parts(at: &str, content: &str) -> Result<(), ApiError> {
         let part: Part<'_> = serde_json::from_str(raw.get())
             .map_err(|_| ApiError::invalid(&at, "it must be a part with a `type`"))?;
         match (part.kind.as_deref(), part.image_url) {
-            (Some("text" | "refusal"), _) => {}
-            (Some("image_url"), Some(image)) if image.url.starts_with("data:") => {}
-            (Some("image_url"), Some(_)) => {
+            // Whatever its type says: a server may go by the field.
+            (Some("text" | "refusal" | "image_url"), Some(image)) if image.url.starts_with("data:") => {}
+            (Some("text" | "refusal"), None) => {}
+            (Some(_), Some(_)) => {
                 let must = "images must be data: URIs, because a node fetches nothing from an address. Put the image \
                             itself into the request";
                 return Err(ApiError::invalid(&format!("{at}.image_url"), must));

@@ -67,6 +67,8 @@ fn a_rejected_field_is_named() {
 fn the_smaller_of_two_limits_counts() {
     let it = chat(r#","max_tokens":9,"max_completion_tokens":3"#).unwrap();
     assert_eq!(it.max_tokens_asked, Some(3));
+    let it = chat(r#","max_tokens":3,"max_completion_tokens":9"#).unwrap();
+    assert_eq!(it.max_tokens_asked, Some(3));
     assert_eq!(chat("").unwrap().max_tokens_asked, None);
 }
 
@@ -88,6 +90,8 @@ fn nothing_makes_a_node_fetch_an_address() {
     }
     assert!(content(r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}"#).is_ok());
     assert!(content(r#"{"type":"text","text":"x"},{"type":"input_audio"}"#).is_err());
+    assert!(content(r#"{"type":"text","text":"x","image_url":{"url":"http://x"}}"#).is_err());
+    assert!(content(r#"{"type":"image_url","image_url":{"url":"data:x","url":"http://x"}}"#).is_err());
     // The escape is undone before it is judged.
     assert!(content(r#"{"type":"image_url","image_url":{"url":"\u0068ttp://x"}}"#).is_err());
 }

@@ -3,7 +3,7 @@
 use idlewatt_hub_core::ledger::{AccountName, Credit, Journal, Posting, PostingId, Purpose};
 use idlewatt_protocol::{MicroCredits, UnixMillis};
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 /// The journal in one database, within the caller's transaction.
 pub(super) struct SqliteJournal<'a>(pub(super) &'a Connection);
@@ -34,11 +34,6 @@ impl Journal for SqliteJournal<'_> {
             }
         }
         Ok(())
-    }
-
-    fn holds(&mut self, id: PostingId) -> Result<bool, Self::Error> {
-        let mut find = self.0.prepare_cached("SELECT 1 FROM posting WHERE id = ?1")?;
-        Ok(find.query_row([id.0], |_| Ok(())).optional()?.is_some())
     }
 
     fn replay(&mut self, each: &mut dyn FnMut(Posting)) -> Result<(), Self::Error> {

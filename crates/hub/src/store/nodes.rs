@@ -158,8 +158,8 @@ impl Writer {
         let node = Node {
             node: key,
             account,
-            name: hello.name.clone(),
-            agent: hello.agent.clone(),
+            name: hello.name.as_deref().map(printable),
+            agent: printable(&hello.agent),
             first_seen: before.map_or(at, |node| node.first_seen),
             last_seen: at,
             epoch: before.map_or(0, |node| node.epoch) + 1,
@@ -189,6 +189,11 @@ impl Writer {
             node.last_seen = at;
         }
     }
+}
+
+/// A node's own words for an operator's terminal: nothing in them steers it.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 fn refuse(code: RefuseCode, message: &str) -> Refuse {

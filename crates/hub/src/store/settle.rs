@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
-use idlewatt_hub_core::ledger::{AccountName, Bill, Journal, Posting, PostingId, Purpose, Share, bill};
+use idlewatt_hub_core::ledger::{
+    AccountName, Bill, Journal, Posting, PostingId, Purpose, Refused, Share, bill,
+};
 use idlewatt_protocol::limits::MAX_BATCH;
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted};
 use idlewatt_protocol::receipt::{Envelope, RECEIPT_TYPE, Receipt, ReceiptFile, Segment, Signed, sign_batch};
 use idlewatt_protocol::{Artefact, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::journal::SqliteJournal;
+use super::journal::{SqliteJournal, account_at};
 use super::writer::{Waiting, Writer, now};
 use super::{Reservation, StoreError};
 
@@ -92,9 +94,10 @@ impl Writer {
         let mut staged = Vec::with_capacity(batch.len());
         for waiting in batch {
             let reservation = &waiting.settlement.reservation;
-            let before = settled(&self.db, reservation.request(), reservation.account());
+            let before = settled(&self.db, reservation.request());
             let answer = match before {
-                Ok(Some(settled)) => Ok(settled),
+                Ok(Some((account, settled))) if account == *reservation.account() => Ok(settled),
+                Ok(Some(_)) => Err(Refused::OtherReservation(reservation.request().into()).into()),
                 Ok(None) => match self.stage(&waiting, &mut chain) {
                     Ok((posting, bill, receipt)) => {
                         staged.push(Staged { waiting, posting, bill, receipt });
@@ -319,25 +322,21 @@ pub(super) fn receipt(
     request: RequestId,
     account: &AccountName,
 ) -> Result<Option<ReceiptFile>, StoreError> {
-    Ok(settled(db, request, account)?.map(|settled| settled.file))
+    let settled = settled(db, request)?.filter(|(of, _)| of == account);
+    Ok(settled.map(|(_, settled)| settled.file))
 }
 
-/// What was settled for a request of this account.
-fn settled(
-    db: &Connection,
-    request: RequestId,
-    account: &AccountName,
-) -> Result<Option<Settled>, StoreError> {
+/// What was settled for a request, and whose it was.
+fn settled(db: &Connection, request: RequestId) -> Result<Option<(AccountName, Settled)>, StoreError> {
     let mut find =
-        db.prepare_cached("SELECT envelope, salt, postings FROM receipt WHERE id = ?1 AND account = ?2")?;
-    let row = find.query_row(params![request.0, account.as_str()], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, String>(2)?))
-    });
-    let Some((envelope, salt, postings)) = row.optional()? else { return Ok(None) };
+        db.prepare_cached("SELECT account, envelope, salt, postings FROM receipt WHERE id = ?1")?;
+    let mut rows = find.query([request.0])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
     let unreadable = |_| StoreError::Unreadable("a receipt");
-    let receipt = serde_json::from_str(&envelope).map_err(unreadable)?;
-    let postings = serde_json::from_str(&postings).map_err(unreadable)?;
-    Ok(Some(Settled { file: ReceiptFile { receipt, salt: Some(Nonce(salt)) }, postings }))
+    let receipt = serde_json::from_str(&row.get::<_, String>(1)?).map_err(unreadable)?;
+    let postings = serde_json::from_str(&row.get::<_, String>(3)?).map_err(unreadable)?;
+    let file = ReceiptFile { receipt, salt: Some(Nonce(row.get(2)?)) };
+    Ok(Some((account_at(row, 0)?, Settled { file, postings })))
 }
 
 /// Digest of the newest receipt's payload.
