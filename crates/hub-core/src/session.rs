@@ -7,6 +7,7 @@
 //! Not here: sockets and storage (the hub's shell), whether a statement is believed ([`crate::settle`]), and which node
 //! gets a request ([`crate::routing`]).
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -344,13 +345,13 @@ impl<T> Session<T> {
             }
             NodeMessage::End(end) => self.end(end),
             NodeMessage::Refused { stream, code } => {
-                let Some(open) = self.streams.remove(&stream) else {
+                let Entry::Occupied(open) = self.streams.entry(stream) else {
                     return breach(format!("stream {stream}, which is not open, is refused"));
                 };
-                if open.has_head {
+                if open.get().has_head {
                     return breach(format!("stream {stream} is refused after its head"));
                 }
-                Ok(Heard::Refused { owner: open.owner, code })
+                Ok(Heard::Refused { owner: open.remove().owner, code })
             }
             NodeMessage::Statements { statements } if statements.len() > MAX_BATCH => {
                 breach(format!("{} statements at once, the limit is {MAX_BATCH}", statements.len()))
@@ -362,9 +363,11 @@ impl<T> Session<T> {
     }
 
     fn end(&mut self, end: End) -> Result<Heard<'_, T>, Breach> {
-        let Some(open) = self.streams.remove(&end.stream) else {
+        let Entry::Occupied(entry) = self.streams.entry(end.stream) else {
             return breach(format!("an end of stream {}, which is not open", end.stream));
         };
+        // Removed only once it is found right: after a breach everyone who waits is still in the table.
+        let open = entry.get();
         let is_cut = open.cancelled.is_some_and(|cancelled| cancelled.delivered == end.length);
         if end.length != open.received && !is_cut {
             return breach(format!(
@@ -376,7 +379,7 @@ impl<T> Session<T> {
             return breach(format!("stream {} ended complete without a head", end.stream));
         }
         open.most.holds(end.usage)?;
-        Ok(Heard::Ended { owner: open.owner, end })
+        Ok(Heard::Ended { owner: entry.remove().owner, end })
     }
 }
 

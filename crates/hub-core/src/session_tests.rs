@@ -52,6 +52,15 @@ fn end(length: u64, prompt: u32, completion: u32) -> String {
     .unwrap()
 }
 
+#[test]
+fn regression_after_a_breach_everyone_who_waits_is_still_known() {
+    for text in [end(9, 1, 1), end(0, 9999, 1), r#"{"type":"refused","stream":1,"code":"busy"}"#.into()] {
+        let mut session = with_head();
+        assert!(session.text(&text).is_err());
+        assert_eq!(session.close().collect::<Vec<_>>(), [7], "{text}");
+    }
+}
+
 fn cut_off<T: std::fmt::Debug>(result: Result<T, Breach>, because: &str) {
     let breach = result.unwrap_err();
     assert!(breach.0.contains(because), "{breach} does not say {because:?}");

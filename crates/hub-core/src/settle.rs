@@ -64,8 +64,7 @@ impl Tally {
     }
 
     /// What the hub bills without a node's word: one completion token a piece, the prompt from its bytes.
-    #[must_use]
-    pub fn counted(&self, body_bytes: u64, most: Most) -> Usage {
+    fn counted(&self, body_bytes: u64, most: Most) -> Usage {
         Usage {
             prompt: u32::try_from(body_bytes / BYTES_A_TOKEN).unwrap_or(u32::MAX).min(most.prompt),
             completion: self.pieces.min(most.completion),
@@ -91,6 +90,14 @@ pub struct Delivered {
     pub tally: Tally,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl Delivered {
+    /// What the hub bills without a node's word.
+    #[must_use]
+    pub fn counted(&self) -> Usage {
+        self.tally.counted(self.body_bytes, self.most)
+    }
 }
 
 /// Opens a statement and checks who says it: the session's node, to this hub. One `opener` for a whole batch.

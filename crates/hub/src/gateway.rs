@@ -73,7 +73,11 @@ async fn no_such_path() -> Refusal {
 }
 
 async fn wrong_method() -> Refusal {
-    refusal(405, "method_not_allowed", "This path does not take this method. GET /openapi.json says which it takes.")
+    refusal(
+        405,
+        "method_not_allowed",
+        "This path does not take this method. GET /openapi.json says which it takes.",
+    )
 }
 
 fn refusal(status: u16, code: &'static str, message: &str) -> Refusal {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_hub_core::routing::{Router, Waiting};
+use idlewatt_hub_core::session::Breach;
 use idlewatt_protocol::message::{HubMessage, Refuse, RefuseCode};
 use idlewatt_protocol::receipt::{Envelope, Statement};
 use idlewatt_protocol::{PublicKey, RequestId, UnixMillis};
@@ -54,13 +55,13 @@ pub(crate) struct Routing {
 struct Open {
     account: AccountName,
     /// Who answers it, and where its statement goes.
-    node: Option<(PublicKey, Option<oneshot::Sender<Signed>>)>,
+    node: Option<(PublicKey, Option<oneshot::Sender<Word>>)>,
     /// Cancelled once it is settled or void.
     over: CancellationToken,
 }
 
-/// A statement as it came, with what it says.
-pub(crate) type Signed = (Envelope, Statement);
+/// A statement as it came, with what it says; or what its node did wrong, for which it is paid nothing.
+pub(crate) type Word = Result<(Envelope, Statement), Breach>;
 
 impl Hub {
     pub(crate) fn new(store: Store, urls: Vec<String>) -> Self {
@@ -92,6 +93,12 @@ impl Hub {
         lock(&self.links).get(node).cloned()
     }
 
+    /// Whether a node that once joined is not connected.
+    pub(crate) fn has_absent_nodes(&self) -> bool {
+        let links = lock(&self.links);
+        self.store.nodes().iter().any(|node| !links.contains_key(&node.node))
+    }
+
     /// Puts a new session in the place of an older one, which is told. `false` when a newer one is there already.
     pub(crate) fn register(&self, link: &Arc<Link>) -> bool {
         let mut links = lock(&self.links);
@@ -104,9 +111,10 @@ impl Hub {
         if let Some(older) = older {
             older.cut_off(Refuse {
                 code: RefuseCode::Superseded,
-                message: "A newer session of this node took over. If that was not you, another machine uses this \
+                message:
+                    "A newer session of this node took over. If that was not you, another machine uses this \
                           node's key."
-                    .into(),
+                        .into(),
             });
         }
         true
@@ -131,7 +139,7 @@ impl Hub {
     }
 
     /// `node` answers this request now: its statement is what comes out.
-    pub(crate) fn expect(&self, request: RequestId, node: PublicKey) -> oneshot::Receiver<Signed> {
+    pub(crate) fn expect(&self, request: RequestId, node: PublicKey) -> oneshot::Receiver<Word> {
         let (tx, rx) = oneshot::channel();
         if let Some(open) = lock(&self.open).get_mut(&request) {
             open.node = Some((node, Some(tx)));
@@ -140,19 +148,33 @@ impl Hub {
     }
 
     /// Whether this statement was waited for. One that is not is about a request that is settled, or void.
-    pub(crate) fn take_statement(&self, from: &PublicKey, signed: Signed) -> bool {
+    pub(crate) fn take_statement(&self, from: &PublicKey, envelope: Envelope, statement: Statement) -> bool {
         let mut requests = lock(&self.open);
-        let Some(open) = requests.get_mut(&signed.1.request) else { return false };
+        let Some(open) = requests.get_mut(&statement.request) else { return false };
         match &mut open.node {
             Some((node, tx)) if node == from => {
                 if let Some(tx) = tx.take() {
                     // Whoever waited may have given up; then the request is being settled without it.
-                    let _ = tx.send(signed);
+                    let _ = tx.send(Ok((envelope, statement)));
                 }
                 true
             }
             _ => false,
         }
+    }
+
+    /// Ends the session of a node that broke the protocol: nothing of it that is not settled yet is paid.
+    pub(crate) fn cut_off(&self, link: &Link, breach: &Breach) {
+        self.metrics.breaches.add(1);
+        for open in lock(&self.open).values_mut() {
+            if let Some((node, tx)) = &mut open.node
+                && *node == link.key
+                && let Some(tx) = tx.take()
+            {
+                let _ = tx.send(Err(breach.clone()));
+            }
+        }
+        link.cut_off(breach.refuse());
     }
 
     /// A request is settled, or void.

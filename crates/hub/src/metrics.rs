@@ -132,7 +132,11 @@ pub(crate) fn exposition(hub: &Hub) -> String {
         }
     };
     counter("idlewatt_hub_requests_total", "Requests admitted.", &[("", it.requests.get())]);
-    counter("idlewatt_hub_refused_total", "Requests answered with an error before any byte.", &[("", it.refused.get())]);
+    counter(
+        "idlewatt_hub_refused_total",
+        "Requests answered with an error before any byte.",
+        &[("", it.refused.get())],
+    );
     counter(
         "idlewatt_hub_answers_total",
         "Answers by how they ended.",
@@ -142,13 +146,21 @@ pub(crate) fn exposition(hub: &Hub) -> String {
             (r#"{outcome="broken"}"#, it.broken.get()),
         ],
     );
-    counter("idlewatt_hub_retries_total", "Requests tried on another node before their first byte.", &[("", it.retries.get())]);
+    counter(
+        "idlewatt_hub_retries_total",
+        "Requests tried on another node before their first byte.",
+        &[("", it.retries.get())],
+    );
     counter(
         "idlewatt_hub_receipts_total",
         "Receipts with and without the node's own statement.",
         &[(r#"{statement="signed"}"#, it.signed.get()), (r#"{statement="unsigned"}"#, it.unsigned.get())],
     );
-    counter("idlewatt_hub_breaches_total", "Nodes cut off for breaking the protocol.", &[("", it.breaches.get())]);
+    counter(
+        "idlewatt_hub_breaches_total",
+        "Nodes cut off for breaking the protocol.",
+        &[("", it.breaches.get())],
+    );
     let (tokens_in, tokens_out) = it.tokens();
     counter(
         "idlewatt_hub_tokens_total",

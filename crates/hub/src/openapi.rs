@@ -132,10 +132,13 @@ mod tests {
     fn every_route_is_described_and_nothing_else() {
         let mut described: Vec<(String, String)> = Vec::new();
         for (path, methods) in document()["paths"].as_object().unwrap() {
-            described.extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
+            described
+                .extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
         }
-        let mut routed: Vec<(String, String)> =
-            crate::gateway::routes().iter().map(|(method, path, _)| ((*method).into(), (*path).into())).collect();
+        let mut routed: Vec<(String, String)> = crate::gateway::routes()
+            .iter()
+            .map(|(method, path, _)| ((*method).into(), (*path).into()))
+            .collect();
         described.sort();
         routed.sort();
         assert_eq!(described, routed);

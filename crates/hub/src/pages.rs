@@ -118,7 +118,8 @@ fn page(view: &View) -> String {
 
 fn sentence(view: &View) -> String {
     if view.is_draining {
-        return "This hub is <em class=\"off\">stopping</em>: what runs is finished, nothing new is taken.".into();
+        return "This hub is <em class=\"off\">stopping</em>: what runs is finished, nothing new is taken."
+            .into();
     }
     match (view.nodes, view.accepting) {
         (0, _) => "<em class=\"off\">Waiting</em> for a first node.".into(),

@@ -218,7 +218,8 @@ impl Answering {
                 // Whoever is first in the queue looks again at once: the place is what it lacked.
                 continue;
             }
-            let again = if self.busy.is_empty() { deadline } else { deadline.min(Instant::now() + BUSY_AGAIN) };
+            let again =
+                if self.busy.is_empty() { deadline } else { deadline.min(Instant::now() + BUSY_AGAIN) };
             let is_changed = timeout_at(again.into(), changed).await.is_ok();
             if !is_changed && Instant::now() >= deadline {
                 return Err(ApiError::busy(BUSY_RETRY));
@@ -318,7 +319,7 @@ impl Answering {
 
     fn no_route(&self, why: NoRoute) -> ApiError {
         let model = &self.request.asked.model;
-        let is_settling_in = self.hub.started.elapsed() < SETTLING_IN && !self.hub.store.nodes().is_empty();
+        let is_settling_in = self.hub.started.elapsed() < SETTLING_IN && self.hub.has_absent_nodes();
         match why {
             NoRoute::Unknown { .. } if is_settling_in => {
                 ApiError::unavailable("The hub has just started and its nodes are coming back.", BUSY_RETRY)
@@ -327,7 +328,10 @@ impl Answering {
             NoRoute::Unsupported(what) => ApiError::unsupported(what),
             NoRoute::TooDear { cheapest } => ApiError::invalid(
                 "x-idlewatt-max-price",
-                &format!("the cheapest node asks {} micro-credits a million tokens; raise the limit or leave it out", cheapest.0),
+                &format!(
+                    "the cheapest node asks {} micro-credits a million tokens; raise the limit or leave it out",
+                    cheapest.0
+                ),
             ),
             NoRoute::Away { why, retry_after } => {
                 let now = match why {
@@ -337,7 +341,10 @@ impl Answering {
                     Some(Class::Error) => "its model server fails",
                     Some(Class::Offline) | None => "none is connected",
                 };
-                ApiError::unavailable(format!("No node answers for this model now: {now}. Try again later."), retry_after)
+                ApiError::unavailable(
+                    format!("No node answers for this model now: {now}. Try again later."),
+                    retry_after,
+                )
             }
             NoRoute::Busy | NoRoute::Tried => ApiError::busy(BUSY_RETRY),
         }
@@ -363,6 +370,7 @@ impl Answering {
             artefact: attempt.slot.choice.offer.artefact.clone(),
             link: Arc::clone(&attempt.stream.link),
             statement: attempt.statement.take(),
+            is_lost: attempt.is_lost,
             delivered: Delivered {
                 endpoint: request.asked.endpoint,
                 body_bytes: attempt.body_bytes,

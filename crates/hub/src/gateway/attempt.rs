@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::pin::{Pins, has_member};
-use crate::hub::{Hub, Signed};
+use crate::hub::{Hub, Word};
 use crate::node::{Over, Received, Stream};
 
 /// Largest answer in one JSON body, bytes: it is held whole, to be read before any of it goes on.
@@ -48,8 +48,10 @@ impl Drop for Slot {
 pub(super) struct Attempt {
     pub(super) slot: Slot,
     pub(super) stream: Stream,
-    /// `None` when the node is lost.
-    pub(super) statement: Option<oneshot::Receiver<Signed>>,
+    /// Its statement, once; taken by the settlement.
+    pub(super) statement: Option<oneshot::Receiver<Word>>,
+    /// The session broke off: no statement will come in time.
+    pub(super) is_lost: bool,
     pub(super) body_bytes: u64,
     pub(super) request_commitment: Digest,
     pub(super) most: Most,
@@ -128,7 +130,7 @@ impl Failure {
 pub(super) struct Opened {
     pub(super) slot: Slot,
     pub(super) stream: Stream,
-    pub(super) statement: oneshot::Receiver<Signed>,
+    pub(super) statement: oneshot::Receiver<Word>,
     pub(super) body_bytes: u64,
     pub(super) request_commitment: Digest,
     pub(super) most: Most,
@@ -139,12 +141,14 @@ pub(super) struct Opened {
 
 impl Attempt {
     pub(super) fn new(opened: Opened) -> Self {
-        let Opened { slot, stream, statement, body_bytes, request_commitment, most, price, tally, pins } = opened;
+        let Opened { slot, stream, statement, body_bytes, request_commitment, most, price, tally, pins } =
+            opened;
         let now = Instant::now();
         Self {
             slot,
             stream,
             statement: Some(statement),
+            is_lost: false,
             body_bytes,
             request_commitment,
             most,
@@ -270,7 +274,7 @@ impl Attempt {
             Over::Ended(end) => end,
             Over::Refused(code) => return Err(refused(code)),
             Over::Lost => {
-                self.statement = None;
+                self.is_lost = true;
                 let lost = "The node's connection was lost. Only what reached you is billed. Try again.";
                 return Err(Failure::new(lost, Outcome::Failed, CancelReason::Malformed));
             }
@@ -278,10 +282,13 @@ impl Attempt {
         match end.outcome {
             Outcome::Complete => {}
             Outcome::Yielded => {
-                let yielded = "The node's host took the GPU back. Only what reached you is billed. Try again.";
+                let yielded =
+                    "The node's host took the GPU back. Only what reached you is billed. Try again.";
                 return Err(Failure::new(yielded, Outcome::Yielded, CancelReason::Malformed));
             }
-            Outcome::Cancelled | Outcome::Failed => return Err(self.server_error().unwrap_or_else(Failure::broken)),
+            Outcome::Cancelled | Outcome::Failed => {
+                return Err(self.server_error().unwrap_or_else(Failure::broken));
+            }
         }
         if let Some(failure) = self.server_error() {
             return Err(failure);
@@ -341,7 +348,9 @@ impl Attempt {
         let (status, _) = self.head.filter(|(status, _)| *status != 200)?;
         if !(400..500).contains(&status) || matches!(status, 401 | 403 | 404 | 408 | 409 | 429) {
             return Some(Failure::new(
-                &format!("The node's model server answered with status {status}. Nothing is billed. Try again."),
+                &format!(
+                    "The node's model server answered with status {status}. Nothing is billed. Try again."
+                ),
                 Outcome::Failed,
                 CancelReason::Malformed,
             ));
@@ -381,11 +390,16 @@ fn refused(code: RefusalCode) -> Failure {
     match code {
         RefusalCode::Busy => Failure { busy: true, ..failure("The node is busy.") },
         RefusalCode::Context => Failure {
-            error: ApiError::invalid("messages", "with the answer it does not fit the model's context; send less"),
+            error: ApiError::invalid(
+                "messages",
+                "with the answer it does not fit the model's context; send less",
+            ),
             ..failure("")
         },
         RefusalCode::Paused => failure("The node stopped sharing. Try again."),
-        RefusalCode::Service | RefusalCode::Limit => failure("The node does not take this request. Try again."),
+        RefusalCode::Service | RefusalCode::Limit => {
+            failure("The node does not take this request. Try again.")
+        }
         RefusalCode::Server => failure("The node's model server does not answer. Try again."),
     }
 }

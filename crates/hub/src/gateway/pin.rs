@@ -67,7 +67,8 @@ impl Pins {
 
 /// Whether the object has this member.
 pub(crate) fn has_member(json: &[u8], key: &str) -> bool {
-    members(json).is_some_and(|members| members.iter().any(|member| &json[member.key.clone()] == key.as_bytes()))
+    members(json)
+        .is_some_and(|members| members.iter().any(|member| &json[member.key.clone()] == key.as_bytes()))
 }
 
 struct Member {

@@ -19,8 +19,8 @@ use idlewatt_protocol::{Nonce, Price, RequestId};
 use tokio::time::timeout;
 
 use super::answering::{Admitted, Answering};
-use super::error::{Refusal, event};
 use super::authenticate;
+use super::error::{Refusal, event};
 use crate::hub::{Hub, now};
 
 /// The head of a stream waits this long for the first token; later the head goes out alone and errors are chunks.
@@ -65,7 +65,12 @@ async fn respond(hub: Arc<Hub>, endpoint: Endpoint, request: Request) -> Respons
     response
 }
 
-async fn answer(hub: &Arc<Hub>, id: RequestId, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
+async fn answer(
+    hub: &Arc<Hub>,
+    id: RequestId,
+    endpoint: Endpoint,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let consumer = authenticate(hub, &parts.headers)?;
     if hub.is_draining() {
@@ -139,7 +144,10 @@ fn describe(answering: &Answering, headers: &mut HeaderMap) {
     if let Some(answered) = answering.answered() {
         set(NODE, answered.node.short());
         let artefact = &answered.offer.artefact;
-        set(ARTEFACT, artefact.digest.map_or_else(|| artefact.name(), |digest| format!("{}@{digest}", artefact.name())));
+        set(
+            ARTEFACT,
+            artefact.digest.map_or_else(|| artefact.name(), |digest| format!("{}@{digest}", artefact.name())),
+        );
     }
     if !answering.asked().ignored.is_empty() {
         set(IGNORED, answering.asked().ignored.join(", "));
@@ -149,10 +157,9 @@ fn describe(answering: &Answering, headers: &mut HeaderMap) {
 fn max_price(headers: &HeaderMap) -> Result<Option<Price>, ApiError> {
     let Some(value) = headers.get("x-idlewatt-max-price") else { return Ok(None) };
     let price = value.to_str().ok().and_then(|text| text.trim().parse().ok()).map(Price);
-    price
-        .filter(|price| (Price::ZERO..=Price::MAX).contains(price))
-        .map(Some)
-        .ok_or_else(|| ApiError::invalid("x-idlewatt-max-price", "it must be whole micro-credits a million tokens"))
+    price.filter(|price| (Price::ZERO..=Price::MAX).contains(price)).map(Some).ok_or_else(|| {
+        ApiError::invalid("x-idlewatt-max-price", "it must be whole micro-credits a million tokens")
+    })
 }
 
 fn scope(headers: &HeaderMap) -> Result<Scope, ApiError> {

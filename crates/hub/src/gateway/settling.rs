@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use idlewatt_hub_core::session::Breach;
 use idlewatt_hub_core::settle::{Delivered, believe};
 use idlewatt_protocol::limits::STATEMENT_TIMEOUT;
 use idlewatt_protocol::receipt::Signed;
@@ -9,7 +10,7 @@ use idlewatt_protocol::{Artefact, Digest, Nonce, Price, PublicKey, RequestId, Un
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::hub::{Hub, Signed as SignedStatement};
+use crate::hub::{Hub, Word};
 use crate::node::Link;
 use crate::store::{Reservation, SegmentFacts, Settlement};
 
@@ -26,38 +27,37 @@ pub(super) struct Settling {
     pub(super) node: PublicKey,
     pub(super) artefact: Artefact,
     pub(super) link: Arc<Link>,
-    /// `None` when the node is lost.
-    pub(super) statement: Option<oneshot::Receiver<SignedStatement>>,
+    pub(super) is_lost: bool,
+    pub(super) statement: Option<oneshot::Receiver<Word>>,
     pub(super) delivered: Delivered,
 }
 
 /// Settles one answer. Runs to its end whoever goes away meanwhile.
 pub(super) async fn settle(mut settling: Settling) {
-    let statement = settling.statement.take();
+    let word = settling.word().await;
     let Settling { hub, request, delivered, .. } = &settling;
     let (hub, request) = (Arc::clone(hub), *request);
-    let (usage, statement) = match statement {
-        None => (counted(delivered), Err("node lost".to_owned())),
-        Some(statement) => match timeout(STATEMENT_TIMEOUT, statement).await {
-            Ok(Ok(signed)) => match believe(&signed.1, request, delivered) {
-                Ok(Ok(())) => (signed.1.usage, Ok(signed)),
-                Ok(Err(why)) => (counted(delivered), Err(why.to_owned())),
-                Err(breach) => {
-                    hub.metrics.breaches.add(1);
-                    settling.link.cut_off(breach.refuse());
-                    // A receipt that bills nothing: the answer was given, and this node's word for it is worth none.
-                    (Usage::NONE, Err(format!("refused: {breach}")))
-                }
-            },
-            Ok(Err(_)) | Err(_) => (counted(delivered), Err("no statement came in time".to_owned())),
+    let believed = match word {
+        Ok(Ok((envelope, statement))) => match believe(&statement, request, delivered) {
+            Ok(Ok(())) => Ok((envelope, statement)),
+            Ok(Err(why)) => Err((delivered.counted(), why.to_owned())),
+            Err(breach) => {
+                hub.cut_off(&settling.link, &breach);
+                Err(worthless(&breach))
+            }
         },
+        Ok(Err(breach)) => Err(worthless(&breach)),
+        Err(why) => Err((delivered.counted(), why.to_owned())),
     };
-    hub.metrics.settled(usage, statement.as_ref().ok().map(|(_, statement)| statement));
-    let statement = match statement {
-        Ok((envelope, _)) => Signed::Signed(envelope),
-        Err(why) => {
+    let (usage, statement) = match believed {
+        Ok((envelope, statement)) => {
+            hub.metrics.settled(statement.usage, Some(&statement));
+            (statement.usage, Signed::Signed(envelope))
+        }
+        Err((usage, why)) => {
+            hub.metrics.settled(usage, None);
             tracing::info!(%request, node = %settling.node.short(), why, "settled without a statement");
-            Signed::Unsigned(why)
+            (usage, Signed::Unsigned(why))
         }
     };
     let settlement = Settlement {
@@ -81,6 +81,21 @@ pub(super) async fn settle(mut settling: Settling) {
     hub.close(request);
 }
 
-fn counted(delivered: &Delivered) -> Usage {
-    delivered.tally.counted(delivered.body_bytes, delivered.most)
+impl Settling {
+    /// The node's word, or why there is none.
+    async fn word(&mut self) -> Result<Word, &'static str> {
+        let Some(mut word) = self.statement.take() else { return Err("no statement came") };
+        if self.is_lost {
+            return word.try_recv().map_err(|_| "node lost");
+        }
+        match timeout(STATEMENT_TIMEOUT, word).await {
+            Ok(Ok(word)) => Ok(word),
+            Ok(Err(_)) | Err(_) => Err("no statement came in time"),
+        }
+    }
+}
+
+/// The answer was given, so it has its receipt; a node that broke the protocol is paid nothing for it.
+fn worthless(breach: &Breach) -> (Usage, String) {
+    (Usage::NONE, format!("refused: {breach}"))
 }

@@ -191,9 +191,8 @@ impl Stream {
     /// Stops it; nothing happens when it is over already.
     pub(crate) fn cancel(&self, delivered: u64, reason: CancelReason) {
         let mut session = lock(&self.link.session);
-        let cancel = session
-            .as_mut()
-            .and_then(|session| session.cancel(Instant::now(), self.id, delivered, reason));
+        let cancel =
+            session.as_mut().and_then(|session| session.cancel(Instant::now(), self.id, delivered, reason));
         if let Some(cancel) = cancel {
             self.link.send(&cancel);
         }

@@ -77,8 +77,7 @@ async fn run(hub: Arc<Hub>, mut socket: WebSocket) {
         ended = replay(&hub, &link, posted_through) => ended,
     };
     if let Err(breach) = ended {
-        hub.metrics.breaches.add(1);
-        link.cut_off(breach.refuse());
+        hub.cut_off(&link, &breach);
         let _ = timeout(FAREWELL, writer).await;
     }
     link.close();
@@ -113,7 +112,10 @@ async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, R
         }
     };
     let Ok(NodeMessage::Hello(hello)) = serde_json::from_str(&text) else {
-        return Some(Err(refuse(RefuseCode::Protocol, "The first message must be a hello. Update the node's program.")));
+        return Some(Err(refuse(
+            RefuseCode::Protocol,
+            "The first message must be a hello. Update the node's program.",
+        )));
     };
     if hello.version != PROTOCOL_VERSION {
         return Some(Err(refuse(
@@ -278,7 +280,7 @@ fn believe(hub: &Arc<Hub>, link: &Arc<Link>, batch: Vec<Envelope>) -> Result<(),
     for envelope in batch {
         let statement = open_statement(&mut opener, &envelope, &link.key, &hub.key)?;
         let request = statement.request;
-        if !hub.take_statement(&link.key, (envelope, statement)) {
+        if !hub.take_statement(&link.key, envelope, statement) {
             let (hub, link) = (Arc::clone(hub), Arc::clone(link));
             let tasks = hub.tasks.clone();
             tasks.spawn(async move {
