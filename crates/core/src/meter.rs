@@ -150,14 +150,16 @@ impl Meter {
             }
         }
         let Some(energy) = tick else { return };
-        if !busy {
-            let part = match self.purpose {
-                Purpose::Host => &mut self.split.host,
-                Purpose::Waiting => &mut self.split.waiting,
-                Purpose::Awake => &mut self.split.awake,
-            };
-            *part += Millijoules(energy);
-            self.note_label(&reading.id);
+        let part = match self.purpose {
+            _ if busy => &mut self.split.answering,
+            Purpose::Host => &mut self.split.host,
+            Purpose::Waiting => &mut self.split.waiting,
+            Purpose::Awake => &mut self.split.awake,
+        };
+        *part += Millijoules(energy);
+        let label = if self.diverges(&reading.id) { Label::Estimated } else { Label::Measured };
+        if self.split.label != Label::Estimated {
+            self.split.label = label;
         }
     }
 
@@ -220,9 +222,8 @@ impl Meter {
         }
     }
 
-    /// Where energy went since this was asked last.
+    /// Where energy went since this was asked last. What requests used so far is in it before they end.
     pub fn take(&mut self) -> Split {
-        self.share_out();
         std::mem::take(&mut self.split)
     }
 
@@ -243,14 +244,6 @@ impl Meter {
         self.cards.iter().filter(|(id, _)| request.runs_on(id)).map(|(_, card)| card.edge().0).sum()
     }
 
-    fn note_label(&mut self, gpu: &str) {
-        let label = if self.diverges(gpu) { Label::Estimated } else { Label::Measured };
-        self.split.label = match self.split.label {
-            Label::Estimated => Label::Estimated,
-            Label::Measured | Label::Unknown => label,
-        };
-    }
-
     /// Gives what every card used since the last time to the requests that ran on it.
     fn share_out(&mut self) {
         let ids: Vec<String> = self.cards.keys().cloned().collect();
@@ -265,8 +258,6 @@ impl Meter {
                 request.total += active + base;
                 request.has_baseline &= used.has_baseline;
             }
-            self.split.answering += Millijoules(used.base + used.active);
-            self.note_label(&id);
         }
         for request in self.running.values_mut() {
             request.shared_out = request.tokens;

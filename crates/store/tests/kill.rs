@@ -1,5 +1,7 @@
 //! `kill -9` in the middle of a busy store: nothing that was acknowledged is lost, and the sums still add up.
 
+#![cfg(unix)]
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -129,6 +129,8 @@ fn a_long_prompt_costs_its_request_and_not_the_one_that_decodes_beside_it() {
     bench.begin(2, Place::Anywhere);
     bench.read(CARD, Some(300));
     bench.draw(300, 4 * SECOND);
+    // Asking for the books cuts nothing.
+    assert_eq!(bench.meter.take().answering, Millijoules(1_200_000));
     // In these four seconds the one decoded 10 tokens and the other read 900 of its prompt: 100 to 900 by weight.
     bench.progress(1, 0, 11);
     bench.progress(2, 900, 1);
