@@ -4,8 +4,10 @@ use idlewatt_control::{PauseFor, State, Status};
 use idlewatt_protocol::PauseCode;
 use serde::{Deserialize, Serialize};
 
-/// The longest status line of the menu, in characters; longer sentences are cut at a word.
+/// The longest status line of the menu, in characters; longer sentences are cut.
 const STATUS_LINE: usize = 56;
+/// A clause shorter than this says too little by itself, bytes.
+const CLAUSE: usize = 20;
 
 /// Everything the tray shows. Two equal views look the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -105,15 +107,16 @@ fn choice(label: impl Into<String>, action: Action) -> Item {
     Item::Choice { label: label.into(), action }
 }
 
-/// As much of a sentence as a menu bears, cut at a word.
+/// As much of a sentence as a menu bears, cut where it reads best.
 fn shorten(sentence: &str) -> String {
     let sentence = sentence.trim();
     let Some((end, _)) = sentence.char_indices().nth(STATUS_LINE) else {
         return sentence.trim_end_matches('.').to_owned();
     };
     let line = &sentence[..end];
-    // Whole sentences first: "Paused: you are here. Shares again …" needs only its beginning.
-    let cut = line.rfind(". ").or_else(|| line.rfind(' ')).unwrap_or(end);
+    // Whole sentences first: "Paused: you are here. Shares again …" needs only its beginning. Then clauses, then words.
+    let clause = || line.rfind(", ").filter(|at| *at >= CLAUSE);
+    let cut = line.rfind(". ").or_else(clause).or_else(|| line.rfind(' ')).unwrap_or(end);
     let whole = line[cut..].starts_with(". ");
     let text = line[..cut].trim_end_matches([',', ';', ':', ' ']);
     if whole { text.to_owned() } else { format!("{text} …") }
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sentence_is_cut_at_its_first_end_or_at_a_word() {
+    fn a_long_sentence_is_cut_at_an_end_a_clause_or_a_word() {
         assert_eq!(
             shorten("Paused: you are here. Shares again 10 minutes after you leave."),
             "Paused: you are here"
@@ -198,6 +201,10 @@ mod tests {
         assert_eq!(
             shorten("Ready, no work: nobody in garage has asked for qwen3-30b-a3b-instruct since Tuesday"),
             "Ready, no work: nobody in garage has asked for …"
+        );
+        assert_eq!(
+            shorten("Paused: you are here, no model is shared and no network is joined."),
+            "Paused: you are here …"
         );
         let one_word = "ü".repeat(80);
         assert_eq!(shorten(&one_word), format!("{} …", "ü".repeat(STATUS_LINE)));
