@@ -7,12 +7,13 @@
 //!
 //! Never kept: prompts, answers, and keys or tokens themselves (only their hashes).
 
+mod accounts;
 mod check;
 mod error;
 mod folder;
 mod journal;
+mod keys;
 mod nodes;
-mod people;
 mod schema;
 mod settle;
 #[cfg(test)]
@@ -35,7 +36,8 @@ pub use check::{Checked, check_folder};
 pub use error::{OpenError, StoreError};
 pub use folder::{ADMIN_SOCKET, default_folder, must_exist};
 pub use nodes::{Node, NodeLogin};
-pub use people::{Account, Group, Key, NewKey};
+pub use accounts::{Account, Group};
+pub use keys::{Key, NewKey};
 pub use settle::{SegmentFacts, Settled, Settlement};
 
 use writer::{Job, State, Writer};

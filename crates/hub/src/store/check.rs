@@ -8,8 +8,9 @@ use idlewatt_protocol::{Digest, MicroCredits, Nonce, RequestId};
 use rusqlite::Connection;
 use serde::Serialize;
 
+use super::accounts::limit;
 use super::journal::{SqliteJournal, account_at};
-use super::people::{limit, setting};
+use super::schema::setting;
 use super::{OpenError, schema};
 
 /// What a check found.

@@ -5,11 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::OpenError;
 use super::folder::{DATABASE, must_exist};
-use super::people::set_setting;
 use super::writer::now;
 
 const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
@@ -64,4 +63,17 @@ fn known_version(folder: &Path, db: &Connection) -> Result<usize, OpenError> {
             Err(OpenError::Newer { folder: folder.to_owned(), found, known })
         }
     }
+}
+
+/// A setting that the hub keeps.
+pub(super) fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+pub(super) fn set_setting(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO setting VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        [name, value],
+    )?;
+    Ok(())
 }

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::settle::{Settled, Settlement};
-use super::{Consumer, Node, OpenError, StoreError, folder, nodes, people, schema, settle};
+use super::{Consumer, Node, OpenError, StoreError, accounts, folder, keys, nodes, schema, settle};
 
 /// How soon a write that the disk refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ impl State {
     }
 
     pub(super) fn authenticate(&self, key: &str) -> Option<Consumer> {
-        if !key.starts_with(people::KEY_PREFIX) {
+        if !key.starts_with(keys::KEY_PREFIX) {
             return None;
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -100,11 +100,11 @@ impl Writer {
             hub_key,
             fee,
             failing: AtomicBool::new(false),
-            ledger: Mutex::new(people::load_accounts(&db).map_err(refused)?),
+            ledger: Mutex::new(accounts::load_accounts(&db).map_err(refused)?),
             keys: RwLock::default(),
             nodes: RwLock::new(nodes::load(&db).map_err(refused)?),
         });
-        people::load_keys(&db, &state).map_err(refused)?;
+        keys::load_keys(&db, &state).map_err(refused)?;
         let last_receipt = settle::last_receipt(&db).map_err(refused)?;
         Ok((Arc::clone(&state), Self { db, state, last_receipt, _folder: lock }))
     }
@@ -170,7 +170,7 @@ impl Writer {
 /// The key of this hub. It belongs to its ledger: neither is ever replaced under the other.
 fn hub_key(folder: &Path, db: &Connection) -> Result<SigningKey, OpenError> {
     let refused = |error: rusqlite::Error| OpenError::sqlite(folder, &error);
-    let kept = people::setting(db, "hub_key").map_err(refused)?;
+    let kept = schema::setting(db, "hub_key").map_err(refused)?;
     match (folder::read_key(folder)?, kept) {
         (Some(key), Some(kept)) if PublicKey::from(&key).to_string() == kept => Ok(key),
         (Some(_), Some(_)) => Err(OpenError::KeyWrong(folder.to_owned())),
@@ -180,7 +180,7 @@ fn hub_key(folder: &Path, db: &Connection) -> Result<SigningKey, OpenError> {
                 Some(key) => key,
                 None => folder::make_key(folder)?,
             };
-            people::set_setting(db, "hub_key", &PublicKey::from(&key).to_string()).map_err(refused)?;
+            schema::set_setting(db, "hub_key", &PublicKey::from(&key).to_string()).map_err(refused)?;
             Ok(key)
         }
     }

@@ -1,27 +1,15 @@
-//! Accounts, groups, API keys, invites and grants: what the operator asks for.
+//! Accounts, groups and grants: who may spend how much.
 
-use data_encoding::BASE64URL_NOPAD;
 use idlewatt_hub_core::ledger::{
     AccountName, Credit, Journal, Ledger, Limit, Posting, PostingId, Purpose, ReserveError,
 };
-use idlewatt_protocol::handshake::hash_token;
-use idlewatt_protocol::invite::{Invite, check_hub_url, token_id};
-use idlewatt_protocol::limits::INVITE_LIFE;
-use idlewatt_protocol::{Digest, MicroCredits, PublicKey, UnixMillis};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use idlewatt_protocol::{MicroCredits, UnixMillis};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::journal::{SqliteJournal, account_at, maybe_account_at};
-use super::writer::{State, Writer, now};
-use super::{Consumer, Store, StoreError};
-
-/// What every API key starts with.
-pub(super) const KEY_PREFIX: &str = "iw-";
-/// Characters of a key that are kept to recognise it.
-const KEY_SHOWN: usize = 9;
-/// Where `serve` listens unless told otherwise.
-const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4181";
+use super::writer::{Writer, now};
+use super::{Store, StoreError};
 
 /// An account, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,65 +39,7 @@ pub struct Group {
     pub members: Vec<AccountName>,
 }
 
-/// An API key, without the key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
-    /// Its first characters.
-    pub key: String,
-    /// Whose.
-    pub account: AccountName,
-    /// When it was made.
-    pub created: UnixMillis,
-    /// When it was revoked.
-    pub revoked: Option<UnixMillis>,
-}
-
-/// A key just made: the only time that it is seen.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct NewKey {
-    /// Whose.
-    pub account: AccountName,
-    /// The key.
-    pub key: String,
-}
-
 impl Store {
-    /// Makes an API key, and the account where it is missing, and grants it `credits` from `issuance`.
-    ///
-    /// # Errors
-    /// When the account is the hub's own, or nothing could be kept.
-    pub async fn create_key(
-        &self,
-        account: AccountName,
-        credits: MicroCredits,
-    ) -> Result<NewKey, StoreError> {
-        self.run(move |writer| writer.create_key(account, credits)).await
-    }
-
-    /// Every key, the oldest first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn keys(&self) -> Result<Vec<Key>, StoreError> {
-        self.run(|writer| keys(&writer.db)).await
-    }
-
-    /// Revokes the key that starts with `shown`, at once.
-    ///
-    /// # Errors
-    /// When none or several do.
-    pub async fn revoke_key(&self, shown: String) -> Result<Key, StoreError> {
-        self.run(move |writer| writer.revoke_key(&shown)).await
-    }
-
-    /// Makes a single-use invite for a node of this account, good for [`INVITE_LIFE`]; the account too, where missing.
-    ///
-    /// # Errors
-    /// When the account is the hub's own, the hub's address is of no use to nodes, or nothing could be kept.
-    pub async fn create_invite(&self, account: AccountName) -> Result<Invite, StoreError> {
-        self.run(move |writer| writer.create_invite(&account)).await
-    }
-
     /// Every account with its balance, the hub's own included.
     ///
     /// # Errors
@@ -133,7 +63,7 @@ impl Store {
     pub async fn credit(&self, name: AccountName, amount: MicroCredits) -> Result<Account, StoreError> {
         self.run(move |writer| {
             writer.must_be_a_persons(&name)?;
-            writer.grant(&name, amount)?;
+            writer.grant(&name, amount, |_| Ok(()))?;
             writer.account(&name)
         })
         .await
@@ -166,85 +96,15 @@ impl Store {
     pub async fn groups(&self) -> Result<Vec<Group>, StoreError> {
         self.run(|writer| groups(&writer.db)).await
     }
-
-    /// Keeps the address that invites name: the public one, or where the hub listens.
-    ///
-    /// # Errors
-    /// When it cannot be kept.
-    pub async fn set_address(&self, address: Url) -> Result<(), StoreError> {
-        self.run(move |writer| Ok(set_setting(&writer.db, "address", address.as_str())?)).await
-    }
 }
 
 impl Writer {
-    fn create_key(&mut self, account: AccountName, credits: MicroCredits) -> Result<NewKey, StoreError> {
-        self.make_account(&account)?;
-        if credits != MicroCredits::ZERO {
-            self.grant(&account, credits)?;
-        }
-        let key = format!("{KEY_PREFIX}{}", secret());
-        let hash = Digest::of(key.as_bytes());
-        self.db.execute(
-            "INSERT INTO api_key (hash, account, display, created) VALUES (?1, ?2, ?3, ?4)",
-            params![hash.0, account.as_str(), &key[..KEY_SHOWN], now().0],
-        )?;
-        let consumer = self.state.consumer(account.clone());
-        self.state.keys_mut().insert(hash, consumer);
-        Ok(NewKey { account, key })
-    }
-
-    fn revoke_key(&mut self, shown: &str) -> Result<Key, StoreError> {
-        // A whole key may be given too; only its first characters were ever kept.
-        let start: String = shown.chars().take(KEY_SHOWN).collect();
-        if start.len() <= KEY_PREFIX.len() {
-            return Err(StoreError::UnknownKey(start));
-        }
-        let mut select = self.db.prepare_cached(
-            "SELECT hash FROM api_key WHERE revoked IS NULL AND substr(display, 1, length(?1)) = ?1",
-        )?;
-        let fitting: Vec<[u8; 32]> =
-            select.query_map([&start], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        drop(select);
-        let [hash] = fitting.as_slice() else {
-            return Err(match fitting.len() {
-                0 => StoreError::UnknownKey(start),
-                _ => StoreError::AmbiguousKey(start),
-            });
-        };
-        let mut revoke = self.db.prepare_cached(
-            "UPDATE api_key SET revoked = ?2 WHERE hash = ?1 RETURNING display, account, created, revoked",
-        )?;
-        let key = revoke.query_row(params![hash, now().0], key_at)?;
-        self.state.keys_mut().remove(&Digest(*hash));
-        Ok(key)
-    }
-
-    fn create_invite(&mut self, account: &AccountName) -> Result<Invite, StoreError> {
-        let address = setting(&self.db, "address")?;
-        let hub: Url = address
-            .as_deref()
-            .unwrap_or(DEFAULT_ADDRESS)
-            .parse()
-            .map_err(|_| StoreError::Unreadable("an address"))?;
-        if check_hub_url(&hub).is_err() {
-            return Err(StoreError::Address(hub));
-        }
-        self.make_account(account)?;
-        let token = secret();
-        let (created, life) = (now(), i64::try_from(INVITE_LIFE.as_millis()).unwrap_or(i64::MAX));
-        self.db.execute(
-            "INSERT INTO invite (id, token_hash, account, created, expires) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![token_id(&token), hash_token(&token).0, account.as_str(), created.0, created.0 + life],
-        )?;
-        Ok(Invite { hub, key: PublicKey::from(&self.state.hub_key), token })
-    }
-
     fn must_be_a_persons(&self, account: &AccountName) -> Result<(), StoreError> {
         if account.is_hubs_own() { Err(StoreError::HubsOwn(account.clone())) } else { Ok(()) }
     }
 
     /// Makes the account where it is missing.
-    fn make_account(&mut self, account: &AccountName) -> Result<(), StoreError> {
+    pub(super) fn make_account(&mut self, account: &AccountName) -> Result<(), StoreError> {
         self.must_be_a_persons(account)?;
         if self.state.ledger().standing(account).is_none() {
             self.db.execute(
@@ -260,8 +120,16 @@ impl Writer {
         Ok(())
     }
 
-    /// One posting from `issuance`, or back to it.
-    fn grant(&mut self, account: &AccountName, amount: MicroCredits) -> Result<(), StoreError> {
+    /// One posting from `issuance`, or back to it, and what is to be kept in the same write.
+    pub(super) fn grant(
+        &mut self,
+        account: &AccountName,
+        amount: MicroCredits,
+        beside: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        if amount == MicroCredits::ZERO {
+            return Ok(beside(&self.db)?);
+        }
         if self.state.ledger().standing(account).is_none() {
             return Err(StoreError::UnknownAccount(account.clone()));
         }
@@ -287,6 +155,7 @@ impl Writer {
         let keep = |db: &mut Connection| -> rusqlite::Result<()> {
             let tx = db.transaction()?;
             SqliteJournal(&tx).append(std::slice::from_ref(&posting))?;
+            beside(&tx)?;
             tx.commit()
         };
         let kept = keep(&mut self.db);
@@ -367,33 +236,6 @@ impl Writer {
     }
 }
 
-impl State {
-    pub(super) fn consumer(&self, account: AccountName) -> Consumer {
-        Consumer { pseudonym: self.pseudonym(&account).into(), account }
-    }
-}
-
-/// 32 random bytes as text.
-fn secret() -> String {
-    BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>())
-}
-
-fn keys(db: &Connection) -> Result<Vec<Key>, StoreError> {
-    let mut select =
-        db.prepare_cached("SELECT display, account, created, revoked FROM api_key ORDER BY created")?;
-    let rows = select.query_map([], key_at)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn key_at(row: &Row<'_>) -> rusqlite::Result<Key> {
-    Ok(Key {
-        key: row.get(0)?,
-        account: account_at(row, 1)?,
-        created: UnixMillis(row.get(2)?),
-        revoked: row.get::<_, Option<i64>>(3)?.map(UnixMillis),
-    })
-}
-
 fn groups(db: &Connection) -> Result<Vec<Group>, StoreError> {
     let mut select = db.prepare_cached(
         "SELECT circle.name, circle.overdraft, account.name FROM circle LEFT JOIN account ON circle = circle.name \
@@ -426,27 +268,4 @@ pub(super) fn load_accounts(db: &Connection) -> rusqlite::Result<Ledger> {
 
 pub(super) fn limit(overdraft: Option<i64>) -> Limit {
     overdraft.map_or(Limit::None, |overdraft| Limit::Overdraft(MicroCredits(overdraft)))
-}
-
-/// Every key that was not revoked.
-pub(super) fn load_keys(db: &Connection, state: &State) -> rusqlite::Result<()> {
-    let mut select = db.prepare("SELECT hash, account FROM api_key WHERE revoked IS NULL")?;
-    let mut rows = select.query([])?;
-    let mut keys = state.keys_mut();
-    while let Some(row) = rows.next()? {
-        keys.insert(Digest(row.get(0)?), state.consumer(account_at(row, 1)?));
-    }
-    Ok(())
-}
-
-pub(super) fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
-    db.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
-}
-
-pub(super) fn set_setting(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
-    db.execute(
-        "INSERT INTO setting VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
-        [name, value],
-    )?;
-    Ok(())
 }
