@@ -213,7 +213,7 @@ test('a request opens into its timeline and its receipt', async () => {
   assert.equal(await page.getByRole('columnheader', { name: 'Time' }).getAttribute('aria-sort'), 'descending')
   await page.getByLabel('Ended', { exact: true }).selectOption('complete')
   await first.click()
-  await page.getByText('First token').waitFor()
+  await page.getByText('First token', { exact: true }).waitFor()
   await page.getByText('A receipt proves who said what; it does not prove which model ran.').waitFor()
   const ask = page.getByRole('button', { name: 'Show the receipt' })
   if ((await ask.count()) > 0) {

@@ -65,6 +65,7 @@ export const m = {
 
   overview: {
     away: 'While you were away',
+    lastSession: 'Last session',
     now: 'Now',
     view: 'What to show',
     attention: 'Wants your attention',
@@ -83,7 +84,6 @@ export const m = {
     networks: (n: number) => (n === 0 ? 'no network' : n === 1 ? '1 network' : `${n} networks`),
     stopped: (why: string) => `why it stopped: ${why.charAt(0).toLowerCase()}${why.slice(1).replace(/\.$/, '')}`,
     gpuBack: (time: string, verified: boolean) => `GPU back in ${time}${verified ? ', checked' : ''}`,
-    ongoing: 'still going on',
     served: 'Served',
     servedNone: 'No request yet',
     tokens: (input: string, output: string) => `${input} tokens read, ${output} written`,
@@ -133,7 +133,7 @@ export const m = {
 
   models: {
     lead: (shared: number, found: number) =>
-      shared === 0 ? `${found === 1 ? 'One model' : `${found} models`} found, none shared` : `${shared} of ${found} models shared`,
+      shared === found ? (found === 1 ? 'One model, shared' : `All ${found} models shared`) : shared === 0 ? `${found === 1 ? 'One model' : `${found} models`} found, none shared` : `${shared} of ${found} models shared`,
     leadEmpty: 'No model found yet',
     about: 'Only what you switch on is offered, and only after a live request showed what it can do.',
     rescan: 'Look again',
@@ -368,6 +368,7 @@ export const m = {
       servers: 'Model servers',
       devices: 'Devices',
       control: 'Control panel',
+      keys: 'Keys',
       other: 'More',
     } as Record<string, string>,
     default: (value: string) => `default: ${value}`,
@@ -376,7 +377,6 @@ export const m = {
     saved: 'Saved',
     on: 'on',
     off: 'off',
-    localOnly: 'Names an address or a file, so it is set by the command line only:',
     machine: 'This machine',
     machineAbout: 'What Idlewatt sees here, and what it does not.',
     level: { good: 'good', note: 'note', warning: 'warning', problem: 'problem' },
