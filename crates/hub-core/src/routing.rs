@@ -7,6 +7,7 @@
 //! Not here: retries, time and sockets (the hub's shell), and whether the asker can pay ([`crate::ledger`]).
 
 mod near;
+mod needs;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -15,11 +16,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use idlewatt_protocol::message::{Endpoint, State};
+use idlewatt_protocol::message::State;
 use idlewatt_protocol::{Artefact, Capabilities, Class, Price, PublicKey, ServiceOffer};
 
 use crate::ledger::AccountName;
+use needs::{lacks, union};
 
+pub use needs::needs_of;
 pub use waiting::{MAX_WAITING, QueueFull, Ticket, Waiting};
 
 /// Eligible services looked at in one choice.
@@ -445,48 +448,4 @@ fn pick<'a>(eligible: &[Candidate<'a>], random: u64) -> Option<Candidate<'a>> {
     };
     let (first, second) = (pool.get(first)?, pool.get(second)?);
     Some(if rank(second) < rank(first) { *second } else { *first })
-}
-
-/// What an endpoint needs of a service.
-#[must_use]
-pub fn needs_of(endpoint: Endpoint) -> Capabilities {
-    let mut needs = Capabilities::default();
-    match endpoint {
-        Endpoint::ChatCompletions => needs.chat = true,
-        Endpoint::Completions => needs.completions = true,
-        Endpoint::Embeddings => needs.embeddings = true,
-    }
-    needs
-}
-
-fn pairs(needs: Capabilities, has: Capabilities) -> [(&'static str, bool, bool); 9] {
-    [
-        ("chat completions", needs.chat, has.chat),
-        ("text completions", needs.completions, has.completions),
-        ("embeddings", needs.embeddings, has.embeddings),
-        ("streaming", needs.streaming, has.streaming),
-        ("cancelling", needs.cancels, has.cancels),
-        ("usage counts", needs.usage, has.usage),
-        ("logprobs", needs.logprobs, has.logprobs),
-        ("tools", needs.tools, has.tools),
-        ("a JSON schema", needs.json_schema, has.json_schema),
-    ]
-}
-
-fn lacks(needs: Capabilities, has: Capabilities) -> Option<&'static str> {
-    pairs(needs, has).into_iter().find(|(_, needs, has)| *needs && !*has).map(|(what, ..)| what)
-}
-
-fn union(a: Capabilities, b: Capabilities) -> Capabilities {
-    Capabilities {
-        chat: a.chat || b.chat,
-        completions: a.completions || b.completions,
-        embeddings: a.embeddings || b.embeddings,
-        streaming: a.streaming || b.streaming,
-        cancels: a.cancels || b.cancels,
-        usage: a.usage || b.usage,
-        logprobs: a.logprobs || b.logprobs,
-        tools: a.tools || b.tools,
-        json_schema: a.json_schema || b.json_schema,
-    }
 }

@@ -324,8 +324,10 @@ impl<T> Session<T> {
                 text.len()
             ));
         }
-        let message: NodeMessage = serde_json::from_str(text)
-            .map_err(|error| Breach(format!("a text frame is no message of this protocol ({error})")))?;
+        // Where, never what: the parser's own words may repeat what the frame holds, and a breach is logged.
+        let message: NodeMessage = serde_json::from_str(text).map_err(|error| {
+            Breach(format!("a text frame is no message of this protocol (column {})", error.column()))
+        })?;
         match message {
             NodeMessage::Hello(_) => breach("a second hello"),
             NodeMessage::Offer { services } => offer(services).map(Heard::Offer),

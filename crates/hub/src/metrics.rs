@@ -11,7 +11,7 @@ use idlewatt_protocol::{Label, Usage};
 use crate::hub::{Hub, lock};
 
 /// Seconds over which tokens a second are averaged.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: usize = 60;
 
 /// Upper bounds of the first-token histogram, milliseconds.
 const FIRST_TOKEN_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1000, 2500, 10_000, 60_000];
@@ -56,7 +56,7 @@ pub(crate) struct Metrics {
     first_token: [Counter; FIRST_TOKEN_MS.len()],
     first_token_count: Counter,
     first_token_ms: Counter,
-    recent: Mutex<Vec<(Instant, u32)>>,
+    recent: Mutex<Recent>,
 }
 
 impl Metrics {
@@ -87,22 +87,14 @@ impl Metrics {
             }
             None => self.unsigned.add(1),
         }
-        let now = Instant::now();
-        let mut recent = lock(&self.recent);
-        recent.retain(|(at, _)| now.duration_since(*at) < WINDOW);
-        recent.push((now, usage.completion));
+        *lock(&self.recent).second(Instant::now()) += u64::from(usage.completion);
     }
 
     /// Completion tokens a second over the last minute.
     pub(crate) fn tokens_per_second(&self) -> f64 {
-        let now = Instant::now();
-        let recent = lock(&self.recent);
-        let tokens: u64 = recent
-            .iter()
-            .filter(|(at, _)| now.duration_since(*at) < WINDOW)
-            .map(|(_, tokens)| u64::from(*tokens))
-            .sum();
-        ratio(tokens, WINDOW.as_secs()).unwrap_or(0.0)
+        let mut recent = lock(&self.recent);
+        recent.second(Instant::now());
+        ratio(recent.tokens.iter().sum(), WINDOW as u64).unwrap_or(0.0)
     }
 
     /// Joules a completion token, over the answers whose energy a node measured; `None` when none did.
@@ -113,6 +105,35 @@ impl Metrics {
     /// All tokens since the start: prompt, completion.
     pub(crate) fn tokens(&self) -> (u64, u64) {
         (self.tokens_in.get(), self.tokens_out.get())
+    }
+}
+
+/// Completion tokens of each of the last [`WINDOW`] seconds, in a ring.
+#[derive(Debug)]
+struct Recent {
+    since: Instant,
+    /// The second that was written last, counted from `since`.
+    last: u64,
+    tokens: [u64; WINDOW],
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { since: Instant::now(), last: 0, tokens: [0; WINDOW] }
+    }
+}
+
+impl Recent {
+    /// The place of this second; those that passed since the last one are emptied.
+    fn second(&mut self, now: Instant) -> &mut u64 {
+        let this = now.saturating_duration_since(self.since).as_secs().max(self.last);
+        let passed = usize::try_from(this - self.last).unwrap_or(WINDOW).min(WINDOW);
+        let at = |second: u64| usize::try_from(second % WINDOW as u64).unwrap_or(0);
+        for i in 0..passed as u64 {
+            self.tokens[at(this - i)] = 0;
+        }
+        self.last = this;
+        &mut self.tokens[at(this)]
     }
 }
 
@@ -196,4 +217,22 @@ pub(crate) fn exposition(hub: &Hub) -> String {
         it.first_token_ms.get()
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_is_forgotten_after_a_minute() {
+        let mut recent = Recent::default();
+        let start = recent.since;
+        *recent.second(start) += 5;
+        *recent.second(start + Duration::from_secs(59)) += 7;
+        assert_eq!(recent.tokens.iter().sum::<u64>(), 12);
+        recent.second(start + Duration::from_secs(60));
+        assert_eq!(recent.tokens.iter().sum::<u64>(), 7);
+        recent.second(start + Duration::from_secs(600));
+        assert_eq!(recent.tokens.iter().sum::<u64>(), 0);
+    }
 }

@@ -1,5 +1,7 @@
 //! What a node sees: who is let in, who is cut off, and what it is told.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as tests do")]
+
 mod scripted;
 
 use bytes::Bytes;

@@ -1,4 +1,5 @@
 use super::*;
+use idlewatt_protocol::message::Endpoint;
 
 fn account(name: &str) -> AccountName {
     name.parse().unwrap()

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
 use idlewatt_hub_core::openai::{ApiError, validate};
 use idlewatt_hub_core::routing::Scope;
 use idlewatt_protocol::limits::MAX_REQUEST_BODY;
@@ -28,6 +28,9 @@ const HEAD_HOLD: Duration = Duration::from_secs(15);
 
 /// Between comments on a silent stream, so that nothing on the way closes it.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+/// A body over the limit is read up to here, bytes.
+const MAX_DISCARDED: usize = 16 * MAX_REQUEST_BODY;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-idlewatt-receipt");
@@ -76,7 +79,7 @@ async fn answer(
     if hub.is_draining() {
         return Err(ApiError::unavailable("The hub is stopping. Try again shortly.", Duration::from_secs(5)));
     }
-    let body = to_bytes(body, MAX_REQUEST_BODY).await.map_err(|_| ApiError::too_large())?;
+    let body = read(body).await?;
     let asked = validate(endpoint, &body)?;
     let salt = Nonce(rand::random());
     let admitted = Admitted {
@@ -103,6 +106,36 @@ async fn answer(
         Ok(Some(Ok(first))) => Ok(streamed(answering, Some(first))),
         Ok(None) => Err(ApiError::node_failed("The node sent no answer. Try again.")),
         Err(_) => Ok(streamed(answering, None)),
+    }
+}
+
+/// The whole body, when it is within the limit. What is over it is still read for a while and thrown away: a client that
+/// sends on while the hub has closed sees a reset connection instead of the error.
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let mut pieces = body.into_data_stream();
+    let mut whole = BytesMut::new();
+    let mut length = 0usize;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| cut_short())?;
+        length = length.saturating_add(piece.len());
+        if length > MAX_DISCARDED {
+            break;
+        }
+        if length <= MAX_REQUEST_BODY {
+            whole.extend_from_slice(&piece);
+        }
+    }
+    if length > MAX_REQUEST_BODY { Err(ApiError::too_large()) } else { Ok(whole.freeze()) }
+}
+
+fn cut_short() -> ApiError {
+    ApiError {
+        status: 400,
+        kind: "invalid_request_error",
+        code: "body_cut_short",
+        param: None,
+        message: "The request's body broke off. Send it again.".into(),
+        retry_after: None,
     }
 }
 

@@ -67,7 +67,7 @@ async fn run(hub: Arc<Hub>, mut socket: WebSocket) {
     if !hub.register(&link) {
         return;
     }
-    tracing::info!(node = %node.short(), account = %link.account, epoch, agent = %link.agent, "a node is connected");
+    tracing::info!(node = %node.short(), account = %link.account, epoch, agent = ?link.agent, "a node is connected");
     let (sink, stream) = socket.split();
     let mut writer = Box::pin(write(sink, queue));
     let ended = tokio::select! {

@@ -1,6 +1,7 @@
 //! A real hub in this process, and a node whose every frame the test writes.
 
 #![expect(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail as tests do")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
