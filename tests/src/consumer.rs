@@ -87,17 +87,11 @@ impl Consumer {
         self.post("/v1/chat/completions", body).await
     }
 
-    /// Names of the models on offer; none while the hub does not answer.
-    pub async fn models(&self) -> Vec<String> {
+    /// Models as listed; `None` while the hub does not answer.
+    pub async fn listed(&self) -> Option<Vec<Value>> {
         let request = self.http.get(format!("{}/v1/models", self.url)).bearer_auth(&self.key);
-        let Ok(answer) = request.timeout(Duration::from_secs(5)).send().await else { return Vec::new() };
-        let models: Value = answer.json().await.unwrap_or_default();
-        models["data"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|it| it["id"].as_str().map(str::to_owned))
-            .collect()
+        let models: Value = request.timeout(Duration::from_secs(5)).send().await.ok()?.json().await.ok()?;
+        models["data"].as_array().cloned()
     }
 
     /// A request's receipt file.

@@ -80,10 +80,12 @@ impl Hub {
         self.run(&["account", "show", name, "--json"]).json()
     }
 
-    /// Waits until the hub offers so many models.
-    pub async fn until_offered(&self, consumer: &Consumer, count: usize) -> Duration {
-        let (_, took) = until(claimed(Duration::from_secs(5)), "the hub offers the model", async || {
-            (consumer.models().await.len() == count).then_some(())
+    /// Waits until some model is available, or none is.
+    pub async fn until_available(&self, consumer: &Consumer, some: bool) -> Duration {
+        let what = if some { "a model is available" } else { "no model is available" };
+        let (_, took) = until(claimed(Duration::from_secs(5)), what, async || {
+            let models = consumer.listed().await?;
+            (models.iter().any(|model| model["idlewatt"]["available"] == true) == some).then_some(())
         })
         .await;
         took

@@ -57,7 +57,11 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
 pub fn http() -> reqwest::Client {
     // Only the first of a process is taken; the others are the same.
     drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().no_proxy().build().expect("an HTTP client")
+    reqwest::Client::builder()
+        .no_proxy()
+        .read_timeout(Duration::from_secs(45))
+        .build()
+        .expect("an HTTP client")
 }
 
 /// A hub, an engine and a model server, connected, with one consumer who has credit. The consumer's account is not the
@@ -76,14 +80,14 @@ pub struct System {
 impl System {
     /// Brings it all up, with a fee; returns when the hub lists the model.
     pub async fn start() -> Self {
-        let model = ModelServer::start(&["--parallel", "4"]);
+        let model = ModelServer::start(&["--parallel", "4", "--threads", "1"]);
         let hub = Hub::start_with(&["--fee", "2.5"]);
         let node = Node::start();
         // A round price would hide rounding.
         node.share(&model, "1.234567").await;
         node.join(&hub, "host").await;
         let consumer = hub.consumer("guest", 1_000);
-        hub.until_offered(&consumer, 1).await;
+        hub.until_available(&consumer, true).await;
         Self { model, hub, node, consumer }
     }
 }

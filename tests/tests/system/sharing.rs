@@ -60,7 +60,7 @@ async fn a_node_serves_several_hubs_at_once_and_each_settles_its_own() {
     let other = Hub::start();
     system.node.join(&other, "host").await;
     let guest = other.consumer("guest", 1_000);
-    other.until_offered(&guest, 1).await;
+    other.until_available(&guest, true).await;
     let (here, there) = (chat("Say one.", 8), chat("Say two.", 8));
     let (here, there) = tokio::join!(system.consumer.chat(&here), guest.chat(&there));
     assert_eq!((here.status, there.status), (200, 200));
@@ -78,7 +78,7 @@ async fn a_node_serves_several_hubs_at_once_and_each_settles_its_own() {
 
     // Leaving one leaves the other.
     assert_eq!(system.node.run(&["leave", &other.url]).code, Some(0));
-    other.until_offered(&guest, 0).await;
+    other.until_available(&guest, false).await;
     assert_eq!(system.consumer.chat(&chat("Hi", 4)).await.status, 200);
     system.hub.check_ledger();
     other.check_ledger();
@@ -96,7 +96,7 @@ async fn a_node_comes_back_after_a_restart_with_all_that_it_knew() {
     assert_eq!(system.node.process.end(Duration::from_secs(20)), Some(0));
     system.node.restart();
     system.node.until_connected(&system.hub.url).await;
-    system.hub.until_offered(&system.consumer, 1).await;
+    system.hub.until_available(&system.consumer, true).await;
     let rows = system.node.requests();
     assert!(rows.iter().any(|row| row["id"] == before.id()), "requests outlive the engine");
     assert_eq!(system.consumer.chat(&chat("Hi", 4)).await.status, 200);
