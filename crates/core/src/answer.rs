@@ -148,13 +148,14 @@ impl Rewriting {
         }
     }
 
-    /// The server's body has ended, or its connection broke. Take [`next_piece`](Self::next_piece) once more after it.
+    /// The server's body has ended, or its connection broke. Take every piece before it, and a whole body's only one
+    /// after it.
     pub fn close(&mut self) {
         if self.ending.is_some() {
             return;
         }
         match &mut self.form {
-            // Events that came in full and were not taken yet are still to come; without `[DONE]` they are not all.
+            // Without `[DONE]` not everything came, and a consumer must be able to tell.
             Form::Stream { .. } => self.break_off("the model server broke off"),
             Form::Whole { body, piece } => {
                 let body = std::mem::take(body);

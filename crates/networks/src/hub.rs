@@ -205,7 +205,7 @@ pub async fn run(
             }
             other => other.to_string(),
         };
-        tracing::info!(network, why, "the hub's session is over");
+        tracing::debug!(network, why, "the hub's session is over");
         let wait = backoff.next(Instant::now(), rand::random());
         host.report(NetworkReport::Waiting { why, retry_at: Instant::now() + wait });
         tokio::select! {

@@ -297,8 +297,9 @@ struct Wire {
 }
 
 impl Wire {
-    /// Sends what waits, flushing when nothing more does or after 32 frames, until something is received. Cancel-safe.
-    async fn turn(&mut self) -> Result<Message, Over> {
+    /// Sends what waits, flushing when nothing more does or after 32 frames. Ready when all of it is sent (`None`), so that
+    /// more may be taken, or when something is received. Cancel-safe.
+    async fn turn(&mut self) -> Result<Option<Message>, Over> {
         poll_fn(|cx| self.poll_turn(cx)).await
     }
 
@@ -306,12 +307,15 @@ impl Wire {
         self.outbox.is_empty() && self.unflushed == 0
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Over>> {
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return Poll::Ready(Err(lost(&error)));
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Over>> {
+        let had_some = !self.is_quiet();
+        match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(lost(&error))),
+            Poll::Ready(Ok(())) if had_some => return Poll::Ready(Ok(None)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         self.socket.poll_next_unpin(cx).map(|received| match received {
-            Some(Ok(message)) => Ok(message),
+            Some(Ok(message)) => Ok(Some(message)),
             Some(Err(error)) => Err(lost(&error)),
             None => Err(Over::Lost("the hub closed the connection".to_owned())),
         })
@@ -335,8 +339,9 @@ impl Wire {
     }
 }
 
-fn receive(session: &mut Session, received: Result<Message, Over>) -> Result<(), Over> {
-    match received? {
+fn receive(session: &mut Session, received: Result<Option<Message>, Over>) -> Result<(), Over> {
+    let Some(message) = received? else { return Ok(()) };
+    match message {
         Message::Text(text) => session.text(&text, &now()),
         Message::Binary(bytes) => session.binary(&bytes, &now()),
         Message::Ping(_) | Message::Pong(_) => session.heard(&now()),

@@ -3,11 +3,11 @@
 
 mod scripted;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::SinkExt as _;
 use idlewatt_networks::NetworkReport;
-use idlewatt_networks::hub::{JoinError, Stopped, join};
+use idlewatt_networks::hub::{JoinError, Stopped, join, proxy_for};
 use idlewatt_protocol::frame::Kind;
 use idlewatt_protocol::handshake::{hash_token, token_is_proven};
 use idlewatt_protocol::invite::Invite;
@@ -18,6 +18,8 @@ use idlewatt_protocol::message::{
 use idlewatt_protocol::receipt::{STATEMENT_TYPE, Statement, commitment};
 use idlewatt_protocol::{Digest, MicroCredits, Nonce, PublicKey, RequestId, Usage};
 use scripted::{Heard, Hub, Node, Peer, identity, piece, soon, tokens};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 async fn statement_of(peer: &mut Peer) -> Statement {
@@ -278,6 +280,7 @@ async fn stopping_ends_answers_as_yielded_and_still_sends_their_statements() {
     assert!(matches!(peer.said().await, NodeMessage::Head { .. }));
     begun.pieces.send(piece(b"x", 1)).await.unwrap();
     peer.data().await;
+    let stopped = Instant::now();
     node.stop.cancel();
     assert!(
         matches!(peer.said().await, NodeMessage::End(end) if end.outcome == Outcome::Yielded && end.length == 1)
@@ -286,6 +289,7 @@ async fn stopping_ends_answers_as_yielded_and_still_sends_their_statements() {
     assert_eq!(statement_of(&mut peer).await.outcome, Outcome::Yielded);
     peer.gone().await;
     assert_eq!(soon("the end", node.task).await.unwrap(), Stopped::Asked);
+    assert!(stopped.elapsed() < Duration::from_millis(1500), "it waited although all was said");
 }
 
 #[tokio::test]
@@ -307,6 +311,25 @@ async fn an_invite_is_proven_and_its_connection_becomes_the_session() {
     assert!(matches!(peer.said().await, NodeMessage::State(_)));
     peer.ask(1).await;
     assert_eq!(node.next_begun().await.ask.network, "circle");
+}
+
+#[tokio::test]
+async fn a_hub_behind_a_proxy_is_reached_by_a_tunnel_or_not_at_all() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = proxy_for(Some(&format!("http://{}", listener.local_addr().unwrap()))).unwrap();
+    let invite =
+        Invite { hub: "https://hub.example".parse().unwrap(), key: PublicKey([9; 32]), token: "t".into() };
+    let joining = tokio::spawn(async move { join(&invite, &identity(), Some(&proxy)).await });
+    let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("the question", stream.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"CONNECT hub.example:443 HTTP/1.1\r\n"));
+    stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await.unwrap();
+    let failed = soon("the join", joining).await.unwrap().unwrap_err();
+    assert_eq!(failed, JoinError::Down("the proxy does not let the connection through".into()));
+    assert_eq!(proxy_for(Some("socks5://localhost:1")), None);
 }
 
 #[tokio::test]
