@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-#[expect(clippy::print_stdout, reason = "how a build script speaks with Cargo")]
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=../ui/dist");
     if !Path::new("../ui/dist/index.html").exists() {

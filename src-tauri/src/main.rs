@@ -15,7 +15,6 @@ mod window;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 use idlewatt_engine::home::Home;
 use tracing_subscriber::EnvFilter;
@@ -47,13 +46,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // The HTTP client is built without a provider of its own; the first to ask would otherwise fail.
     drop(rustls::crypto::ring::default_provider().install_default());
     let home = Home::locate()?;
-    // Where the tray is the resident's there is nothing to keep here.
+    // The engine first: a page that opens before it would begin with an error.
+    tauri::async_runtime::block_on(resident::ensure(&home))?;
+    // On Linux the tray is the resident's, so there is nothing to keep here.
     if arguments.hidden && cfg!(target_os = "linux") {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("the system gives no event queue")?;
-        runtime.block_on(resident::ensure(&home))?;
         return Ok(());
     }
     window::run(home, arguments.hidden)

@@ -23,18 +23,18 @@ pub(crate) enum NotStarted {
     #[error(transparent)]
     Home(#[from] ControlError),
     #[error(
-        "Idlewatt could not be started: {program:?} does not run ({source}).\n  why: the window only shows an engine that \
+        "Idlewatt could not be started: {program:?} does not run ({cause}).\n  why: the window only shows an engine that \
          runs beside it.\n  do:  install `idlewatt` next to this program or in the PATH."
     )]
-    NoProgram { program: OsString, source: std::io::Error },
+    NoProgram { program: OsString, cause: std::io::Error },
     #[error("Idlewatt ended while it started ({status}).\n{words}")]
     Ended { status: std::process::ExitStatus, words: String },
     #[error(
         "Idlewatt did not come up within 20 s.\n  why: it runs but has not said where it listens.\n  do:  look into {log}."
     )]
     Silent { log: PathBuf },
-    #[error("{log} could not be written ({source}).\n  do:  make its folder writable for this user.")]
-    NoLog { log: PathBuf, source: std::io::Error },
+    #[error("{log} could not be written ({cause}).\n  do:  make its folder writable for this user.")]
+    NoLog { log: PathBuf, cause: std::io::Error },
 }
 
 /// The resident of this home, started if there is none. Returns once it listens.
@@ -59,7 +59,7 @@ pub(crate) async fn ensure(home: &Home) -> Result<ControlFile, NotStarted> {
             // Another one took this home at the same moment; it serves as well.
             (Some(resident), _) => Ok(resident),
             (None, Ok(status)) => Err(NotStarted::Ended { status, words: last_words(&log) }),
-            (None, Err(source)) => Err(NotStarted::NoProgram { program: program(), source }),
+            (None, Err(cause)) => Err(NotStarted::NoProgram { program: program(), cause }),
         },
         () = tokio::time::sleep(START) => Err(NotStarted::Silent { log }),
     }
@@ -67,7 +67,7 @@ pub(crate) async fn ensure(home: &Home) -> Result<ControlFile, NotStarted> {
 
 /// Starts the resident so that it outlives this process.
 fn start(log: &Path) -> Result<Child, NotStarted> {
-    let no_log = |source| NotStarted::NoLog { log: log.to_owned(), source };
+    let no_log = |cause| NotStarted::NoLog { log: log.to_owned(), cause };
     let words = File::create(log).map_err(no_log)?;
     let program = program();
     let mut command = Command::new(&program);
@@ -79,7 +79,7 @@ fn start(log: &Path) -> Result<Child, NotStarted> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words);
     #[cfg(unix)]
     command.process_group(0);
-    command.spawn().map_err(|source| NotStarted::NoProgram { program, source })
+    command.spawn().map_err(|cause| NotStarted::NoProgram { program, cause })
 }
 
 /// `idlewatt` beside this program, or else the PATH's.

@@ -9,7 +9,6 @@ use tauri::{AppHandle, Manager as _, Url, WebviewUrl, WebviewWindowBuilder};
 use tauri_plugin_window_state::StateFlags;
 
 use crate::link::{self, Link};
-use crate::resident;
 
 const LABEL: &str = "main";
 
@@ -19,6 +18,14 @@ const LANGUAGE: &str = "try { new Intl.Locale(navigator.language) } catch { \
 
 /// Opens the window, unless `hidden`, and returns when the process may end.
 pub(crate) fn run(home: Home, hidden: bool) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    anyhow::ensure!(
+        ["DISPLAY", "WAYLAND_DISPLAY"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some_and(|it| !it.is_empty())),
+        "the window needs a desktop session.\n  why: neither DISPLAY nor WAYLAND_DISPLAY is set.\n  do:  start it from the \
+         desktop; on a machine without one, `idlewatt panel` prints the control panel's link."
+    );
     let link = Link::new(home.clone())?;
     let single = tauri_plugin_single_instance::Builder::new()
         .callback(|app, _arguments, _folder| front(app))
@@ -34,8 +41,6 @@ pub(crate) fn run(home: Home, hidden: bool) -> anyhow::Result<()> {
         .manage(link.clone())
         .invoke_handler(tauri::generate_handler![link::control])
         .setup(move |app| {
-            // The engine first: a page that opens before it would begin with an error.
-            tauri::async_runtime::block_on(resident::ensure(&home))?;
             app.manage(home);
             if !hidden {
                 open(app.handle())?;
