@@ -1,6 +1,6 @@
 use idlewatt_protocol::handshake::{hello_is_signed, sign_welcome};
-use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_FRAME_PAYLOAD, STREAM_WINDOW};
-use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint};
+use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_FRAME_PAYLOAD, MAX_REQUEST_BODY, STREAM_WINDOW};
+use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, HubMessage, Request};
 use idlewatt_protocol::receipt::{Energy, Timings, commitment};
 use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, UnixMillis, UsageSource};
 use jiff::tz::TimeZone;

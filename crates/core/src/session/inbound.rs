@@ -1,0 +1,122 @@
+//! What a hub may say, and what comes of it. Everything here may come from a hub that means ill.
+
+use std::time::{Duration, Instant};
+
+use idlewatt_protocol::handshake::NodeSide;
+use idlewatt_protocol::limits::{MAX_REQUEST_BODY, MAX_STREAMS};
+use idlewatt_protocol::message::{Challenge, HubMessage, NodeMessage, Outcome, Posted, Request};
+
+use super::stream::{Phase, Stream};
+use super::{Closed, Effect, MAX_OPEN_BODIES, Session, Stage};
+use crate::Now;
+
+impl Session {
+    pub(super) fn message(&mut self, message: HubMessage, now: &Now) {
+        if let HubMessage::Refuse(refuse) = message {
+            return self.close(Closed::Refused { code: refuse.code, message: refuse.message });
+        }
+        match (&self.stage, message) {
+            (Stage::Challenge, HubMessage::Challenge(challenge)) => self.answer(challenge),
+            (Stage::Welcome { challenge, hello }, HubMessage::Welcome(welcome)) => {
+                match self.side().check_welcome(challenge, hello, &welcome) {
+                    Ok(()) if !(1..=600).contains(&welcome.heartbeat_s) => {
+                        self.breach("a heartbeat outside 1 to 600 seconds");
+                    }
+                    Ok(()) => {
+                        self.heartbeat = Duration::from_secs(welcome.heartbeat_s.into());
+                        self.stage = Stage::In;
+                        self.effects.push_back(Effect::Welcomed(welcome));
+                    }
+                    Err(distrust) => self.close(Closed::Distrusted(distrust)),
+                }
+            }
+            (Stage::In, HubMessage::Request(request)) => self.request(request),
+            (Stage::In, HubMessage::Credit { stream, offset }) => self.credit(stream, offset, now.monotonic),
+            (Stage::In, HubMessage::Cancel { stream, delivered, .. }) => self.cancel(stream, delivered),
+            (Stage::In, HubMessage::Posted(posted)) => self.posted(posted),
+            (Stage::In, HubMessage::Void { request }) => self.effects.push_back(Effect::Void(request)),
+            // What runs goes on; the hub closes when it stops, and the shell dials again.
+            (Stage::In, HubMessage::Drain { .. }) => {}
+            _ => self.breach("a message out of order"),
+        }
+    }
+
+    fn side(&self) -> NodeSide<'_> {
+        NodeSide {
+            key: &self.intro.key,
+            hub_key: self.intro.hub_key,
+            token: self.intro.token.as_deref(),
+            agent: &self.intro.agent,
+            name: self.intro.name.as_deref(),
+            posted_through: self.intro.posted_through,
+        }
+    }
+
+    fn answer(&mut self, challenge: Challenge) {
+        match self.side().answer(&challenge, self.intro.nonce) {
+            Ok(hello) => {
+                self.send(&NodeMessage::Hello(hello.clone()));
+                self.stage = Stage::Welcome { challenge, hello: Box::new(hello) };
+            }
+            Err(distrust) => self.close(Closed::Distrusted(distrust)),
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        let length = usize::try_from(request.body_bytes).unwrap_or(usize::MAX);
+        if length == 0 || length > MAX_REQUEST_BODY {
+            return self.breach("a request whose body is empty or over 4 MiB");
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            return self.breach("more than 1024 streams");
+        }
+        self.open_bodies += length;
+        if self.open_bodies > MAX_OPEN_BODIES {
+            return self.breach("more than 64 MiB of requests that have not come in full");
+        }
+        let id = request.stream;
+        if self.streams.contains_key(&id) {
+            return self.breach("a stream that is open already");
+        }
+        self.streams.insert(id, Stream::new(request, length));
+    }
+
+    fn credit(&mut self, id: u32, offset: u64, now: Instant) {
+        // Credit for a stream that has just ended crosses its `end` on the wire.
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        match stream.add_credit(offset) {
+            Err(why) => self.breach(why),
+            Ok(false) => {}
+            Ok(true) => {
+                self.effects.push_back(Effect::Allow { stream: id, through: offset });
+                self.pump(id, now);
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: u32, delivered: u64) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        if delivered > stream.sent() || delivered < stream.delivered() {
+            return self.breach("a cancel at an offset that cannot be");
+        }
+        if let Phase::Body(body) = stream.phase() {
+            self.open_bodies = self.open_bodies.saturating_sub(body.expected);
+            self.streams.remove(&id);
+            self.end_empty(id);
+        } else {
+            self.finish(id, Some(Outcome::Cancelled), Some(delivered));
+        }
+    }
+
+    fn posted(&mut self, posted: Posted) {
+        if posted.seq <= self.posted_through {
+            return;
+        }
+        if posted.seq != self.posted_through + 1 {
+            // The hub replays from what the next hello names, so nothing is lost by starting again.
+            return self.breach("a gap in the postings");
+        }
+        self.posted_through = posted.seq;
+        self.effects.push_back(Effect::Posted(posted));
+    }
+}
