@@ -33,7 +33,7 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<(), Failure> {
             let on = switch == Some(Switch::On);
             show(ask(home, &Request::Share { service, on, price })?, json)
         }
-        Command::Share { json, .. } => show(ask(home, &Request::Services)?, json),
+        Command::Share { json, .. } => show(ask(home, &Request::Rescan)?, json),
         Command::Requests { limit, json } => {
             show(ask(home, &Request::Requests { limit, before: None })?, json)
         }

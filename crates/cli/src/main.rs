@@ -20,7 +20,14 @@ use exit::{Exit, Failure};
 use idlewatt_engine::home::Home;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version go to stdout and are no failure.
+            drop(answer.print());
+            return if answer.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
     // reqwest is built without a provider of its own; the first to ask would otherwise fail.
     drop(rustls::crypto::ring::default_provider().install_default());
     match Home::locate().map_err(Failure::from).and_then(|home| commands::execute(&home, cli.command)) {

@@ -1,6 +1,6 @@
 //! `idlewatt run`: the daemon, with or without a tray.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ const LOG_VARIABLE: &str = "IDLEWATT_LOG";
 /// When the engine cannot start.
 pub(crate) fn run(home: &Home, listen: Option<SocketAddr>, tray: bool) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     // One thread is enough for a node: it moves bytes and waits. Each further one is memory that never rests.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         Failure::new(

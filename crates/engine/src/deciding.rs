@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use idlewatt_control::{LastYield, Reason};
-use idlewatt_core::policy::{HostPause, Inputs, State};
+use idlewatt_core::policy::{Decision, HostPause, Inputs, State};
 use idlewatt_core::{Now, sentence};
-use idlewatt_protocol::PauseCode;
+use idlewatt_protocol::{PauseCode, UnixMillis};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ impl Node {
         let mut presence = self.presence.readings();
         let mut own = self.slots.own();
         loop {
-            self.decide();
+            self.decide_once();
             let wake = self.standing.borrow().decision.wake;
             let later = async {
                 match wake {
@@ -51,18 +51,22 @@ impl Node {
         }
     }
 
-    /// Decides now, and acts on it before it returns: what was asked of a pause has happened then, but for requests
-    /// that are still ending.
+    /// Decides now, because something changed, and acts on it before it returns: what was asked of a pause has happened
+    /// then, but for requests that are still ending.
     pub(crate) fn decide(self: &Arc<Self>) {
+        self.decide_once();
+        // The deciding task waits for another moment now.
+        self.redecide.notify_one();
+    }
+
+    fn decide_once(self: &Arc<Self>) {
         let seen = Instant::now();
         let mut policy = lock(&self.policy);
         let now = clock::now();
         let inputs = self.inputs();
         let decision = policy.decide(&self.config().settings().policy, &inputs, &now);
         let before = self.standing.borrow().clone();
-        // The moment to ask again comes from two clocks and is never twice the same: by itself it is no change.
-        let changed = (before.decision.state, before.decision.since, &before.decision.reasons)
-            != (decision.state, decision.since, &decision.reasons);
+        let changed = !says_the_same(&before.decision, &decision);
         let stops = before.accepts() && !decision.reasons.is_empty();
         let starts = before.decision.state != State::Sharing
             && decision.state == State::Sharing
@@ -84,7 +88,6 @@ impl Node {
             tracing::info!(state = ?standing.decision.state, ?leading, "decided");
             drop(standing);
             self.offer_changed();
-            self.redecide.notify_one();
         }
     }
 
@@ -150,6 +153,18 @@ impl Node {
             }
         });
     }
+}
+
+/// Whether nobody need hear of the difference. Moments are put together from two clocks, so the same one comes out a
+/// little different each time.
+fn says_the_same(before: &Decision, now: &Decision) -> bool {
+    let close = |a: Option<UnixMillis>, b: Option<UnixMillis>| match (a, b) {
+        (Some(a), Some(b)) => (a.0 - b.0).abs() < 1000,
+        (a, b) => a == b,
+    };
+    before.state == now.state
+        && before.reasons.len() == now.reasons.len()
+        && before.reasons.iter().zip(&now.reasons).all(|(a, b)| a.cause == b.cause && close(a.until, b.until))
 }
 
 /// A reason as screens show it.

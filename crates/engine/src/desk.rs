@@ -131,7 +131,6 @@ async fn set_pause(node: &Arc<Node>, pause: Option<KeptPause>) -> Result<(), Con
     // The GPU is given back first; the note for the next start may take its time.
     node.pause.send_replace(pause);
     node.decide();
-    node.redecide.notify_one();
     let text = serde_json::to_string(&pause).unwrap_or_default();
     kept(node.store.set_setting(PAUSE, &text).await)
 }
@@ -180,7 +179,6 @@ fn take_settings(node: &Arc<Node>, config: Config) -> Response {
         node.look.notify_one();
     }
     node.decide();
-    node.redecide.notify_one();
     node.offer_changed();
     Response::Config(entries)
 }

@@ -82,8 +82,7 @@ impl Node {
             Some(known) if known.in_file => put(
                 "keys",
                 Note,
-                "The node's key is in a file that only this user can read: there was no keyring when it was made."
-                    .to_owned(),
+                "The node's key is in a file that only this user can read, not in a keyring.".to_owned(),
                 None,
             ),
             Some(_) => put("keys", Good, "The node's key is in the keyring.".to_owned(), None),

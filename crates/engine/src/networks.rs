@@ -152,7 +152,11 @@ impl Node {
             urls: urls.filter(|url| check_hub_url(url).is_ok()).collect(),
             proxy: self.networks.proxy.clone(),
         };
-        let member = Member::new(row);
+        let mut member = Member::new(row);
+        if joined.is_some() {
+            // The handshake is done; the session goes on in the same connection.
+            member.state = NetworkState::Connected;
+        }
         let stop = member.stop.clone();
         let host = Arc::new(NetworkHost { node: Arc::clone(self), network: membership.network.clone() });
         // Joining again replaces the connection there was.

@@ -5,6 +5,8 @@ mod energy;
 mod lists;
 mod receipt;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use idlewatt_control::{ConfigEntry, Response};
 use idlewatt_protocol::UnixMillis;

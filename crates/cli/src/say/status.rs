@@ -11,10 +11,6 @@ pub(super) fn status(status: &Status, now: &Zoned) -> String {
     for notice in &status.attention {
         out.push_str(&format!("\n! {}\n  {}\n  {}\n", notice.what, notice.why, notice.action));
     }
-    // The first reason is in the sentence; the others would otherwise be news later.
-    for reason in status.reasons.iter().skip(1) {
-        out.push_str(&format!("Also: {}\n", reason.text));
-    }
     out.push('\n');
 
     let mut rows: Vec<Vec<String>> = Vec::new();
