@@ -106,8 +106,8 @@ fn page(view: &View) -> String {
     }
     let _ = write!(
         out,
-        "</tbody></table></div><p class=\"soft foot\">Hub {} · {} prompt and {} completion tokens since the start · <a href=\"/v1/models\">models</a> \
-         · <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">API</a><br>Your prompt is read by the machine that \
+        "</tbody></table></div><p class=\"soft foot\">Hub {} · {} prompt and {} completion tokens since the start · \
+         <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">API</a><br>Your prompt is read by the machine that \
          answers, and its owner can look. The hub passes it on and keeps nothing.</p></main></body></html>",
         escape(&view.key),
         thousands(view.tokens.0),

@@ -21,8 +21,8 @@ use super::settling::{Settling, settle};
 use crate::hub::Hub;
 use crate::store::{CannotReserve, Consumer, Reservation};
 
-/// How long a request waits for a free slot.
-const QUEUE_WAIT: Duration = Duration::from_secs(10);
+/// How long a request waits for a free slot: a few answers of a usual length, and less than any client waits.
+const QUEUE_WAIT: Duration = Duration::from_secs(60);
 
 /// When to ask again where the queue was of no use.
 const BUSY_RETRY: Duration = Duration::from_secs(2);
