@@ -55,12 +55,12 @@ async fn a_receipt_verifies_offline_and_any_flipped_byte_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receipt_is_for_its_consumer_and_its_node_alone() {
+async fn a_receipt_is_for_its_consumer_alone() {
     let system = System::start().await;
     let answer = system.consumer.chat(&stream("Hi", 8)).await;
     let stranger = system.hub.consumer("stranger", 1);
     assert_eq!(stranger.receipt(&answer.id()).await.status, 404);
+    // The node has what it signed; the receipt is fetched with the consumer's key, and the node says so.
     let shown = system.node.run(&["receipt", "show", &answer.id(), "--json"]);
-    assert_eq!(shown.code, Some(0), "{shown:?}");
-    assert!(!shown.stdout.contains("\"salt\":"), "the salt is the consumer's: {}", shown.stdout);
+    assert!(shown.code != Some(0) && shown.stderr.contains("/v1/receipts/"), "{shown:?}");
 }
