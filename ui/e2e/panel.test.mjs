@@ -218,6 +218,7 @@ test('a request opens into its timeline and its receipt', async () => {
   const ask = page.getByRole('button', { name: 'Show the receipt' })
   if ((await ask.count()) > 0) {
     await ask.click()
+    await page.getByRole('link', { name: 'Download JSON' }).waitFor()
     const [file] = await Promise.all([page.waitForEvent('download'), page.getByRole('link', { name: 'Download JSON' }).click()])
     assert.match(file.suggestedFilename(), /^req_[0-9a-f]{32}\.receipt\.json$/)
   }

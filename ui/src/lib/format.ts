@@ -34,12 +34,12 @@ export function watts(mw: number): Figure {
   return { value: number(w, Math.abs(w) < 10 && w !== 0 ? 1 : 0), unit: 'W' }
 }
 
-/** Millijoules: joules below a watt-hour, then Wh, then kWh. */
-export function energy(mj: number): Figure {
-  const size = Math.abs(mj)
+/** Millijoules: joules below a watt-hour, then Wh, then kWh; in the unit of `beside` where it is a part of that. */
+export function energy(mj: number, beside = mj): Figure {
+  const size = Math.abs(beside)
   if (size < 3_600_000) return { value: significant(mj / 1000), unit: 'J' }
   const wh = mj / 3_600_000
-  if (Math.abs(wh) < 1000) return { value: significant(wh), unit: 'Wh' }
+  if (size < 3_600_000_000) return { value: significant(wh), unit: 'Wh' }
   return { value: significant(wh / 1000), unit: 'kWh' }
 }
 
