@@ -65,7 +65,7 @@ pub enum Request {
         /// Which.
         id: RequestId,
     },
-    /// A request's receipt, fetched from its hub where it is not kept. → [`Response::Receipt`]
+    /// A request's receipt, as its hub sent it. → [`Response::Receipt`]
     Receipt {
         /// Which.
         id: RequestId,

@@ -67,12 +67,6 @@ impl Node {
         Some(OwnHub { url: format!("http://{}/v1", made.address), key: self.kept_key()? })
     }
 
-    /// The consumer's key of the host's own hub, where this network is that.
-    pub(crate) fn own_hub_key(&self, network: &str) -> Option<String> {
-        let made = lock(&self.circle.made).clone()?;
-        if made.network == network { self.kept_key() } else { None }
-    }
-
     /// Starts the hub, makes an account and a key, and joins it.
     pub(crate) async fn start_own_hub(self: &Arc<Self>) -> Result<OwnHub, ControlError> {
         if let Some(hub) = self.own_hub() {

@@ -73,8 +73,8 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             Response::RequestDetail(Box::new(found.ok_or_else(|| no_request(id))?))
         }
         Request::Receipt { id } => {
-            let found = kept(node.store.request(id, now.unix()).await)?.ok_or_else(|| no_request(id))?;
-            Response::Receipt(Box::new(receipts::fetch(node, &found.row).await?))
+            kept(node.store.request(id, now.unix()).await)?.ok_or_else(|| no_request(id))?;
+            Response::Receipt(Box::new(receipts::of(node, id).await?))
         }
         Request::Samples { since } => Response::Samples(kept(node.store.samples(since, now.unix()).await)?),
         Request::LastSession => {
@@ -191,7 +191,7 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-fn kept<T>(result: Result<T, idlewatt_store::StoreError>) -> Result<T, ControlError> {
+pub(crate) fn kept<T>(result: Result<T, idlewatt_store::StoreError>) -> Result<T, ControlError> {
     result.map_err(|error| of_store(&error))
 }
 

@@ -32,12 +32,12 @@ use idlewatt_protocol::receipt::ReceiptFile;
 use idlewatt_protocol::{MicroCredits, PublicKey, RequestId};
 use tokio::sync::oneshot;
 
+pub use accounts::{Account, Group};
 pub use check::{Checked, check_folder};
 pub use error::{OpenError, StoreError};
 pub use folder::{ADMIN_SOCKET, default_folder, must_exist};
-pub use nodes::{Node, NodeLogin};
-pub use accounts::{Account, Group};
 pub use keys::{Key, NewKey};
+pub use nodes::{Node, NodeLogin};
 pub use settle::{SegmentFacts, Settled, Settlement};
 
 use writer::{Job, State, Writer};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::ServiceOffer;
 use crate::id::{Digest, Nonce, PublicKey, RequestId, SignatureBytes};
 use crate::pause::Class;
-use crate::receipt::Envelope;
+use crate::receipt::{Envelope, Receipt, Signed};
 use crate::units::{MicroCredits, UnixMillis};
 use crate::usage::Usage;
 
@@ -365,7 +365,8 @@ pub struct State {
     pub until: Option<UnixMillis>,
 }
 
-/// `posted`: what a settled request came to for this node.
+/// `posted`: what a settled request came to for this node, with the receipt that bears it out. The salt of the receipt's
+/// commitments is not in it: that is the consumer's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posted {
     /// Rises by one for each posting of this node on this hub. The node keeps the last one durably.
@@ -378,8 +379,41 @@ pub struct Posted {
     pub earned: MicroCredits,
     /// Whether the node's statement is in the receipt; otherwise it says `unsigned`.
     pub signed: bool,
-    /// Digest of the receipt's payload.
-    pub receipt: Digest,
+    /// The hub's signed receipt.
+    pub receipt: Envelope,
+}
+
+impl Posted {
+    /// What `receipt` says of `node`; `None` when it does not name it. A node with several segments has their sum.
+    #[must_use]
+    pub fn of(seq: u64, node: &PublicKey, receipt: &Receipt, envelope: Envelope) -> Option<Self> {
+        let mut parts = receipt.segments.iter().filter(|segment| segment.node == *node);
+        let first = parts.next()?;
+        let mut posted = Self {
+            seq,
+            request: receipt.id,
+            usage: first.usage,
+            earned: first.earned,
+            signed: matches!(first.statement, Signed::Signed(_)),
+            receipt: envelope,
+        };
+        for segment in parts {
+            posted.usage.prompt = posted.usage.prompt.saturating_add(segment.usage.prompt);
+            posted.usage.completion = posted.usage.completion.saturating_add(segment.usage.completion);
+            posted.earned = posted.earned.saturating_add(segment.earned);
+            posted.signed &= matches!(segment.statement, Signed::Signed(_));
+        }
+        Some(posted)
+    }
+
+    /// Node: whether the receipt is the hub's, verifies, and says of this node exactly what this message says.
+    #[must_use]
+    pub fn is_borne_out(&self, node: &PublicKey, hub: &PublicKey) -> bool {
+        self.receipt.verify_receipt().is_ok_and(|verified| {
+            verified.receipt.hub == *hub
+                && Self::of(self.seq, node, &verified.receipt, self.receipt.clone()).as_ref() == Some(self)
+        })
+    }
 }
 
 #[cfg(test)]

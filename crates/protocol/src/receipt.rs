@@ -347,18 +347,29 @@ pub struct Verified {
 }
 
 impl ReceiptFile {
-    /// Checks everything that can be checked offline: the hub's signature, each node's, and that their figures agree.
-    /// Which key is the right hub's is for the caller to compare with what it knows.
+    /// Checks the receipt as [`Envelope::verify_receipt`] does, and that the salt is its own.
     ///
     /// # Errors
     /// On the first thing that does not fit.
     pub fn verify(&self) -> Result<Verified, VerifyError> {
-        let receipt: Receipt = self.receipt.read(RECEIPT_TYPE, "the receipt")?;
-        if self.receipt.keyid != receipt.hub {
-            return Err(VerifyError::Signer("the receipt"));
-        }
-        if self.salt.is_some_and(|salt| Digest::of(&salt.0) != receipt.salt_digest) {
+        let verified = self.receipt.verify_receipt()?;
+        if self.salt.is_some_and(|salt| Digest::of(&salt.0) != verified.receipt.salt_digest) {
             return Err(VerifyError::Contradiction("the salt is not the one of this receipt".into()));
+        }
+        Ok(verified)
+    }
+}
+
+impl Envelope {
+    /// Checks everything of a receipt that can be checked offline: the hub's signature, each node's, and that their
+    /// figures agree. Which key is the right hub's is for the caller to compare with what it knows.
+    ///
+    /// # Errors
+    /// On the first thing that does not fit.
+    pub fn verify_receipt(&self) -> Result<Verified, VerifyError> {
+        let receipt: Receipt = self.read(RECEIPT_TYPE, "the receipt")?;
+        if self.keyid != receipt.hub {
+            return Err(VerifyError::Signer("the receipt"));
         }
         let mut statements = Vec::with_capacity(receipt.segments.len());
         for segment in &receipt.segments {
@@ -465,6 +476,7 @@ fn path_of(levels: &[Vec<[u8; 32]>], mut index: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Posted;
     use crate::usage::UsageSource;
     use proptest::prelude::*;
 
@@ -548,6 +560,21 @@ mod tests {
                 serde_json::from_slice::<ReceiptFile>(&flipped).is_ok_and(|file| file.verify().is_ok());
             assert!(!still_good, "flipping byte {i} went unseen");
         }
+    }
+
+    #[test]
+    fn a_posting_is_borne_out_by_its_receipt_or_not_at_all() {
+        let envelope = file().receipt;
+        let receipt = envelope.verify_receipt().unwrap().receipt;
+        let (node, hub) = (receipt.segments[0].node, receipt.hub);
+        let posted = Posted::of(4, &node, &receipt, envelope.clone()).unwrap();
+        assert_eq!((posted.earned, posted.signed), (MicroCredits(11), true));
+        assert!(posted.is_borne_out(&node, &hub));
+        assert!(!posted.is_borne_out(&hub, &hub), "another node");
+        assert!(!posted.is_borne_out(&node, &node), "another hub");
+        assert!(!Posted { earned: MicroCredits(12), ..posted.clone() }.is_borne_out(&node, &hub));
+        assert!(!Posted { request: RequestId([9; 16]), ..posted }.is_borne_out(&node, &hub));
+        assert_eq!(Posted::of(4, &hub, &receipt, envelope), None);
     }
 
     #[test]

@@ -188,6 +188,16 @@ impl Store {
         })
     }
 
+    /// The receipt of a request, once a network settled it.
+    pub fn receipt(&self, request: RequestId) -> Reply<Option<Envelope>> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached("SELECT receipt FROM postings WHERE request = ?")?
+                .query_row([Text(request)], |row| row.get(0).map(|Json(envelope)| envelope))
+                .optional()
+        })
+    }
+
     /// What a network settled in all. It equals the network's own books.
     pub fn settled(&self, network: &str) -> Reply<Settled> {
         let network = network.to_owned();
@@ -271,14 +281,14 @@ fn settle(
             posted.usage.completion,
             posted.earned.0,
             posted.signed,
-            Text(posted.receipt),
+            Json(&posted.receipt),
         ])?;
     if new == 0 {
         return Ok(());
     }
     let known = connection
         .prepare_cached("UPDATE requests SET posted = ?2, receipt = ?3 WHERE id = ?1")?
-        .execute(params![Text(posted.request), at.0, Text(posted.receipt)])?;
+        .execute(params![Text(posted.request), at.0, posted.receipt.payload_digest().map(Text)])?;
     if known > 0 {
         return count(connection, posted.request, Some(posted.earned), posted.usage);
     }

@@ -10,7 +10,7 @@ use idlewatt_protocol::id::SignatureBytes;
 use idlewatt_protocol::message::Posted;
 use idlewatt_protocol::receipt::{Energy, Envelope};
 use idlewatt_protocol::{
-    Artefact, Digest, Label, MicroCredits, Millijoules, Milliwatts, PauseCode, Price, PublicKey, RequestId,
+    Artefact, Label, MicroCredits, Millijoules, Milliwatts, PauseCode, Price, PublicKey, RequestId,
     UnixMillis, Usage, UsageSource,
 };
 use idlewatt_store::{Begun, Ended, EnergyInterval, MAX_POINTS, NetworkRow, ServiceRow, Store, StoreError};
@@ -68,7 +68,7 @@ fn ended(number: u8, usage: Usage) -> Ended {
 fn envelope(number: u8) -> Envelope {
     Envelope {
         payload_type: "application/vnd.idlewatt.statement.v1+json".into(),
-        payload: format!("statement {number}"),
+        payload: format!("statement{number:03}"),
         index: 0,
         path: Vec::new(),
         leaves: 1,
@@ -84,7 +84,7 @@ fn posted(seq: u64, number: u8, usage: Usage, earned: i64) -> Posted {
         usage,
         earned: MicroCredits(earned),
         signed: true,
-        receipt: Digest([9; 32]),
+        receipt: envelope(number),
     }
 }
 
@@ -103,7 +103,7 @@ fn a_request_is_told_from_its_first_moment_to_its_posting() {
     assert_eq!((row.tokens_in, row.tokens_out, row.earned_ucr), (11, 4, Some(MicroCredits(40))));
     assert_eq!((row.ttft_ms, row.duration_ms, row.segments), (Some(1_499), 2_999, 1));
     assert_eq!(row.energy.total_mj, Some(Millijoules(77)));
-    assert_eq!(row.receipt, Some(Digest([9; 32]).to_string()));
+    assert_eq!(row.receipt, envelope(1).payload_digest().map(|digest| digest.to_string()));
     use MomentKind::{Ended, FirstToken, Posted, Received, Signed, Started};
     let kinds: Vec<_> = detail.timeline.iter().map(|moment| moment.kind).collect();
     assert_eq!(kinds, [Received, Started, FirstToken, Ended, Signed, Posted]);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use idlewatt_protocol::PublicKey;
 use idlewatt_protocol::handshake::NodeSide;
 use idlewatt_protocol::limits::{MAX_REQUEST_BODY, MAX_STREAMS};
 use idlewatt_protocol::message::{Challenge, HubMessage, NodeMessage, Outcome, Posted, Request};
@@ -115,6 +116,9 @@ impl Session {
         if posted.seq != self.posted_through + 1 {
             // The hub replays from what the next hello names, so nothing is lost by starting again.
             return self.breach("a gap in the postings");
+        }
+        if !posted.is_borne_out(&PublicKey::from(&*self.intro.key), &self.intro.hub_key) {
+            return self.breach("a posting that its receipt does not bear out");
         }
         self.posted_through = posted.seq;
         self.effects.push_back(Effect::Posted(posted));

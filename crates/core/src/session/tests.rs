@@ -1,8 +1,10 @@
 use idlewatt_protocol::handshake::{hello_is_signed, sign_welcome};
 use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_FRAME_PAYLOAD, MAX_REQUEST_BODY, STREAM_WINDOW};
 use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, HubMessage, Request};
-use idlewatt_protocol::receipt::{Energy, Timings, commitment};
-use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, UnixMillis, UsageSource};
+use idlewatt_protocol::receipt::{
+    Energy, RECEIPT_TYPE, Receipt, Segment, Signed, Timings, commitment, sign_batch,
+};
+use idlewatt_protocol::{Artefact, Capabilities, Digest, MicroCredits, Price, UnixMillis, UsageSource};
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -17,6 +19,16 @@ struct Bench {
     session: Session,
     hub: SigningKey,
     now: Now,
+}
+
+fn artefact() -> Artefact {
+    Artefact {
+        model: "m".into(),
+        quantisation: None,
+        digest: None,
+        engine: "llama.cpp".into(),
+        engine_build: None,
+    }
 }
 
 impl Bench {
@@ -102,6 +114,40 @@ impl Bench {
         })
     }
 
+    /// What the hub says of one of this node's requests, with its receipt.
+    fn posted(&self, seq: u64) -> Posted {
+        let node = PublicKey::from(&SigningKey::from_bytes(&[2; 32]));
+        let receipt = Receipt {
+            id: RequestId([9; 16]),
+            hub: PublicKey::from(&self.hub),
+            consumer: "c".into(),
+            model: "m".into(),
+            endpoint: Endpoint::ChatCompletions,
+            outcome: Outcome::Complete,
+            salt_digest: Digest::of(&SALT.0),
+            request_commitment: commitment(&SALT, b"in"),
+            response_commitment: commitment(&SALT, b"out"),
+            segments: vec![Segment {
+                node,
+                artefact: artefact(),
+                usage: tokens(1),
+                earned: MicroCredits(1),
+                statement: Signed::Unsigned("node lost".into()),
+            }],
+            joined: "single".into(),
+            price: Price(1),
+            cost: MicroCredits(1),
+            fee: MicroCredits(0),
+            verification: "declared".into(),
+            started: UnixMillis(1),
+            issued: UnixMillis(2),
+            previous: None,
+        };
+        let payload = serde_json::to_vec(&receipt).unwrap();
+        let envelope = sign_batch(&self.hub, RECEIPT_TYPE, &[payload]).remove(0);
+        Posted::of(seq, &node, &receipt, envelope).unwrap()
+    }
+
     fn announce(&mut self, stream: u32, body_bytes: u64) {
         self.tell(&HubMessage::Request(Request {
             stream,
@@ -156,13 +202,7 @@ fn tokens(completion: u32) -> Usage {
 fn finished(outcome: Outcome, usage: Usage) -> Finished {
     Finished {
         outcome,
-        artefact: Artefact {
-            model: "m".into(),
-            quantisation: None,
-            digest: None,
-            engine: "llama.cpp".into(),
-            engine_build: None,
-        },
+        artefact: artefact(),
         usage,
         started: UnixMillis(1),
         timings: Timings::default(),
@@ -481,22 +521,21 @@ fn a_silent_hub_and_a_jumping_clock_end_the_session() {
 
 #[test]
 fn postings_come_once_in_order_and_a_gap_starts_again() {
-    let posted = |seq| {
-        HubMessage::Posted(Posted {
-            seq,
-            request: RequestId([9; 16]),
-            usage: tokens(1),
-            earned: idlewatt_protocol::MicroCredits(1),
-            signed: true,
-            receipt: Digest([0; 32]),
-        })
-    };
     let mut bench = Bench::joined();
-    bench.tell(&posted(7));
+    let posted = bench.posted(7);
+    bench.tell(&HubMessage::Posted(posted.clone()));
     assert!(bench.effects().is_empty(), "kept already");
-    bench.tell(&posted(8));
+    bench.tell(&HubMessage::Posted(Posted { seq: 8, ..posted.clone() }));
     assert!(matches!(bench.effects()[..], [Effect::Posted(_)]));
-    bench.tell(&posted(10));
+    bench.tell(&HubMessage::Posted(Posted { seq: 10, ..posted }));
+    assert!(matches!(bench.closed(), Some(Closed::Breach(_))));
+}
+
+#[test]
+fn a_posting_that_its_receipt_does_not_bear_out_is_a_breach() {
+    let mut bench = Bench::joined();
+    let more = Posted { earned: MicroCredits(2), ..bench.posted(8) };
+    bench.tell(&HubMessage::Posted(more));
     assert!(matches!(bench.closed(), Some(Closed::Breach(_))));
 }
 

@@ -263,7 +263,7 @@ fn postings_after(
     limit: usize,
 ) -> Result<Vec<Posted>, StoreError> {
     let mut select = db.prepare_cached(
-        "SELECT node_posting.seq, postings FROM node_posting JOIN receipt ON receipt = receipt.seq \
+        "SELECT node_posting.seq, envelope FROM node_posting JOIN receipt ON receipt = receipt.seq \
          WHERE node = ?1 AND node_posting.seq > ?2 ORDER BY node_posting.seq LIMIT ?3",
     )?;
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -273,10 +273,9 @@ fn postings_after(
     })?;
     let mut postings = Vec::new();
     for row in rows {
-        let (seq, all) = row?;
-        let all: Vec<(PublicKey, Posted)> =
-            serde_json::from_str(&all).map_err(|_| StoreError::Unreadable("a node's posting"))?;
-        postings.extend(all.into_iter().map(|(_, posted)| posted).filter(|posted| posted.seq == seq).take(1));
+        let (seq, envelope) = row?;
+        let (envelope, receipt) = super::settle::kept(&envelope)?;
+        postings.extend(Posted::of(seq, node, &receipt, envelope));
     }
     Ok(postings)
 }

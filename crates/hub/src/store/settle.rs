@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use data_encoding::BASE64;
 use idlewatt_hub_core::ledger::{
     AccountName, Bill, Journal, Posting, PostingId, Purpose, Refused, Share, bill,
 };
@@ -70,8 +71,7 @@ pub struct Settled {
 struct Staged {
     waiting: Waiting,
     posting: Posting,
-    bill: Bill,
-    receipt: Vec<u8>,
+    receipt: Receipt,
 }
 
 impl Writer {
@@ -92,6 +92,7 @@ impl Writer {
     fn settle_batch(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
         let mut chain = self.last_receipt;
         let mut staged = Vec::with_capacity(batch.len());
+        let mut payloads = Vec::with_capacity(batch.len());
         for waiting in batch {
             let reservation = &waiting.settlement.reservation;
             let before = settled(&self.db, reservation.request());
@@ -99,8 +100,9 @@ impl Writer {
                 Ok(Some((account, settled))) if account == *reservation.account() => Ok(settled),
                 Ok(Some(_)) => Err(Refused::OtherReservation(reservation.request().into()).into()),
                 Ok(None) => match self.stage(&waiting, &mut chain) {
-                    Ok((posting, bill, receipt)) => {
-                        staged.push(Staged { waiting, posting, bill, receipt });
+                    Ok((posting, receipt, payload)) => {
+                        staged.push(Staged { waiting, posting, receipt });
+                        payloads.push(payload);
                         continue;
                     }
                     Err(error) => Err(error),
@@ -118,7 +120,6 @@ impl Writer {
         if staged.is_empty() {
             return Vec::new();
         }
-        let payloads: Vec<Vec<u8>> = staged.iter_mut().map(|one| std::mem::take(&mut one.receipt)).collect();
         let envelopes = sign_batch(&self.state.hub_key, RECEIPT_TYPE, &payloads);
         let (settled, sequences) = self.word_to_nodes(&staged, envelopes);
         match self.keep(&staged, &settled, &sequences) {
@@ -169,7 +170,7 @@ impl Writer {
         &self,
         waiting: &Waiting,
         chain: &mut Option<Digest>,
-    ) -> Result<(Posting, Bill, Vec<u8>), StoreError> {
+    ) -> Result<(Posting, Receipt, Vec<u8>), StoreError> {
         let settlement = &*waiting.settlement;
         let account = settlement.reservation.account();
         let mut shares = Vec::with_capacity(settlement.segments.len());
@@ -192,7 +193,7 @@ impl Writer {
         let payload = serde_json::to_vec(&receipt).map_err(|_| StoreError::Unreadable("a receipt"))?;
         self.state.ledger().stage(&posting)?;
         *chain = Some(Digest::of(&payload));
-        Ok((posting, bill, payload))
+        Ok((posting, receipt, payload))
     }
 
     fn receipt(
@@ -241,23 +242,18 @@ impl Writer {
         let mut sequences: HashMap<PublicKey, u64> = HashMap::new();
         let settled = staged.iter().zip(envelopes).map(|(one, envelope)| {
             let settlement = &*one.waiting.settlement;
-            let receipt = envelope.payload_digest().unwrap_or(Digest([0; 32]));
-            let postings = settlement.segments.iter().zip(&one.bill.earned).map(|(segment, earned)| {
+            let mut told: Vec<(PublicKey, u64)> = Vec::with_capacity(settlement.segments.len());
+            for segment in &settlement.segments {
+                if told.iter().any(|(node, _)| *node == segment.node) {
+                    continue;
+                }
                 let last = sequences
                     .entry(segment.node)
                     .or_insert_with(|| nodes.get(&segment.node).map_or(0, |node| node.posted_seq));
                 *last += 1;
-                let posted = Posted {
-                    seq: *last,
-                    request: settlement.reservation.request(),
-                    usage: segment.usage,
-                    earned: *earned,
-                    signed: matches!(segment.statement, Signed::Signed(_)),
-                    receipt,
-                };
-                (segment.node, posted)
-            });
-            let postings = postings.collect();
+                told.push((segment.node, *last));
+            }
+            let postings = postings(&told, &one.receipt, &envelope);
             Settled { file: ReceiptFile { receipt: envelope, salt: Some(settlement.salt) }, postings }
         });
         (settled.collect(), sequences)
@@ -280,7 +276,7 @@ impl Writer {
         SqliteJournal(&tx).append(&moving)?;
         {
             let mut receipt = tx.prepare_cached(
-                "INSERT INTO receipt (id, account, envelope, salt, postings) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO receipt (id, account, envelope, salt) VALUES (?1, ?2, ?3, ?4)",
             )?;
             let mut word = tx.prepare_cached("INSERT INTO node_posting VALUES (?1, ?2, ?3)")?;
             for (one, settled) in staged.iter().zip(settled) {
@@ -290,7 +286,6 @@ impl Writer {
                     settlement.reservation.account().as_str(),
                     json(&settled.file.receipt)?,
                     settlement.salt.0,
-                    json(&settled.postings)?,
                 ])?;
                 let row = tx.last_insert_rowid();
                 for (node, posted) in &settled.postings {
@@ -328,15 +323,33 @@ pub(super) fn receipt(
 
 /// What was settled for a request, and whose it was.
 fn settled(db: &Connection, request: RequestId) -> Result<Option<(AccountName, Settled)>, StoreError> {
-    let mut find =
-        db.prepare_cached("SELECT account, envelope, salt, postings FROM receipt WHERE id = ?1")?;
+    let mut find = db.prepare_cached("SELECT account, envelope, salt, seq FROM receipt WHERE id = ?1")?;
     let mut rows = find.query([request.0])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let unreadable = |_| StoreError::Unreadable("a receipt");
-    let receipt = serde_json::from_str(&row.get::<_, String>(1)?).map_err(unreadable)?;
-    let postings = serde_json::from_str(&row.get::<_, String>(3)?).map_err(unreadable)?;
-    let file = ReceiptFile { receipt, salt: Some(Nonce(row.get(2)?)) };
+    let (envelope, receipt) = kept(&row.get::<_, String>(1)?)?;
+    let mut told = db.prepare_cached("SELECT node, seq FROM node_posting WHERE receipt = ?1")?;
+    let told = told.query_map([row.get::<_, i64>(3)?], |row| {
+        Ok((PublicKey(row.get(0)?), row.get::<_, i64>(1)?.unsigned_abs()))
+    })?;
+    let postings = postings(&told.collect::<rusqlite::Result<Vec<_>>>()?, &receipt, &envelope);
+    let file = ReceiptFile { receipt: envelope, salt: Some(Nonce(row.get(2)?)) };
     Ok(Some((account_at(row, 0)?, Settled { file, postings })))
+}
+
+/// An envelope as it was kept, and the receipt in it. This hub signed it: its signature is not checked again.
+pub(super) fn kept(envelope: &str) -> Result<(Envelope, Receipt), StoreError> {
+    let unreadable = || StoreError::Unreadable("a receipt");
+    let envelope: Envelope = serde_json::from_str(envelope).map_err(|_| unreadable())?;
+    let payload = BASE64.decode(envelope.payload.as_bytes()).map_err(|_| unreadable())?;
+    let receipt = serde_json::from_slice(&payload).map_err(|_| unreadable())?;
+    Ok((envelope, receipt))
+}
+
+/// What each node is told of a receipt, under the number it got.
+fn postings(told: &[(PublicKey, u64)], receipt: &Receipt, envelope: &Envelope) -> Vec<(PublicKey, Posted)> {
+    told.iter()
+        .filter_map(|(node, seq)| Some((*node, Posted::of(*seq, node, receipt, envelope.clone())?)))
+        .collect()
 }
 
 /// Digest of the newest receipt's payload.

@@ -208,7 +208,7 @@ impl Run {
                     self.order(stream, |order| order.finish = Some((outcome, usage)));
                 }
                 Effect::Sign(statement) => self.sign(*statement),
-                Effect::Posted(posted) => self.enter(Entry::Posted(posted)).await,
+                Effect::Posted(posted) => self.enter(Entry::Posted(Box::new(posted))).await,
                 Effect::Void(request) => self.enter(Entry::Void(request)).await,
                 Effect::Close(why) => return Some(Over::Closed(why)),
                 Effect::Welcomed(_) => {}
@@ -272,7 +272,7 @@ impl Run {
 
 /// What the hub settled, for the host to keep in this order.
 enum Entry {
-    Posted(Posted),
+    Posted(Box<Posted>),
     Void(RequestId),
 }
 
@@ -281,7 +281,7 @@ fn keep_books(host: SharedHost) -> (mpsc::Sender<Entry>, JoinHandle<()>) {
     let keeper = tokio::spawn(async move {
         while let Some(entry) = entries.recv().await {
             match entry {
-                Entry::Posted(posted) => host.posted(posted).await,
+                Entry::Posted(posted) => host.posted(*posted).await,
                 Entry::Void(request) => host.void(request).await,
             }
         }

@@ -5,6 +5,7 @@ mod scripted;
 
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::SigningKey;
 use futures_util::SinkExt as _;
 use idlewatt_networks::NetworkReport;
 use idlewatt_networks::hub::{JoinError, Stopped, join, proxy_for};
@@ -13,11 +14,13 @@ use idlewatt_protocol::handshake::{hash_token, token_is_proven};
 use idlewatt_protocol::invite::Invite;
 use idlewatt_protocol::limits::STREAM_WINDOW;
 use idlewatt_protocol::message::{
-    CancelReason, Challenge, HubMessage, NodeMessage, Outcome, Posted, Refuse, RefuseCode, State,
+    CancelReason, Challenge, Endpoint, HubMessage, NodeMessage, Outcome, Posted, Refuse, RefuseCode, State,
 };
-use idlewatt_protocol::receipt::{STATEMENT_TYPE, Statement, commitment};
-use idlewatt_protocol::{Digest, MicroCredits, Nonce, PublicKey, RequestId, Usage};
-use scripted::{Heard, Hub, Node, Peer, identity, piece, soon, tokens};
+use idlewatt_protocol::receipt::{
+    RECEIPT_TYPE, Receipt, STATEMENT_TYPE, Segment, Signed, Statement, commitment, sign_batch,
+};
+use idlewatt_protocol::{Digest, MicroCredits, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
+use scripted::{Heard, Hub, Node, Peer, artefact, identity, piece, soon, tokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
@@ -30,14 +33,36 @@ async fn statement_of(peer: &mut Peer) -> Statement {
 }
 
 fn posted(seq: u64, stream: u8) -> HubMessage {
-    HubMessage::Posted(Posted {
-        seq,
-        request: RequestId([stream; 16]),
-        usage: tokens(2),
-        earned: MicroCredits(5),
-        signed: true,
-        receipt: Digest([0; 32]),
-    })
+    let (hub, node) = (SigningKey::from_bytes(&[1; 32]), PublicKey::from(&SigningKey::from_bytes(&[2; 32])));
+    let receipt = Receipt {
+        id: RequestId([stream; 16]),
+        hub: PublicKey::from(&hub),
+        consumer: "c".into(),
+        model: "m".into(),
+        endpoint: Endpoint::ChatCompletions,
+        outcome: Outcome::Complete,
+        salt_digest: Digest([0; 32]),
+        request_commitment: Digest([0; 32]),
+        response_commitment: Digest([0; 32]),
+        segments: vec![Segment {
+            node,
+            artefact: artefact(),
+            usage: tokens(2),
+            earned: MicroCredits(5),
+            statement: Signed::Unsigned("node lost".into()),
+        }],
+        joined: "single".into(),
+        price: Price(1),
+        cost: MicroCredits(5),
+        fee: MicroCredits(0),
+        verification: "declared".into(),
+        started: UnixMillis(1),
+        issued: UnixMillis(2),
+        previous: None,
+    };
+    let payload = serde_json::to_vec(&receipt).unwrap();
+    let envelope = sign_batch(&hub, RECEIPT_TYPE, &[payload]).remove(0);
+    HubMessage::Posted(Posted::of(seq, &node, &receipt, envelope).unwrap())
 }
 
 #[tokio::test]

@@ -263,7 +263,7 @@ pub(crate) fn tokens(completion: u32) -> Usage {
     Usage { prompt: 3, completion, source: UsageSource::Server }
 }
 
-fn artefact() -> Artefact {
+pub(crate) fn artefact() -> Artefact {
     Artefact {
         model: "m".into(),
         quantisation: None,

@@ -46,9 +46,11 @@ CREATE TABLE postings (
     tokens_out INTEGER NOT NULL,
     earned     INTEGER NOT NULL,
     signed     INTEGER NOT NULL,           -- whether our statement is in the receipt
-    receipt    TEXT NOT NULL,
+    receipt    TEXT NOT NULL,              -- JSON: the hub's signed receipt
     PRIMARY KEY (network, seq)
 ) WITHOUT ROWID;
+
+CREATE INDEX postings_by_request ON postings (request);
 
 CREATE TABLE sessions (
     id      INTEGER PRIMARY KEY,

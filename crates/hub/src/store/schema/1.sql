@@ -71,8 +71,7 @@ CREATE TABLE receipt (
     id       BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
     account  TEXT NOT NULL REFERENCES account (name),
     envelope TEXT NOT NULL,
-    salt     BLOB NOT NULL CHECK (length(salt) = 32),
-    postings TEXT NOT NULL -- what each of its nodes is told
+    salt     BLOB NOT NULL CHECK (length(salt) = 32)
 ) STRICT;
 
 CREATE TABLE node_posting (

@@ -150,7 +150,7 @@ async fn every_kind_of_tampering_is_found() {
         ("UPDATE receipt SET account = 'ben' WHERE seq = 1", "micro-credits from ben"),
         ("UPDATE receipt SET id = randomblob(16) WHERE seq = 1", "is of req_00000001"),
         ("UPDATE node SET posted_seq = 1", "past their node's last"),
-        ("DELETE FROM node_posting WHERE seq = 3", "told of 1 postings too few"),
+        ("DELETE FROM node_posting WHERE seq = 3", "to be told of 3 postings and are told of 2"),
         ("UPDATE posting SET reserved = 1 WHERE seq = 3", "where 1 were reserved"),
     ] {
         std::fs::write(folder.path().join("hub.db"), &whole).unwrap();

@@ -13,7 +13,7 @@ async fn a_settled_request_is_paid_receipted_and_told_to_its_node() {
     assert_eq!(receipt.segments[0].earned, MicroCredits(27));
     let (told, posted) = &settled.postings[0];
     assert_eq!((*told, posted.seq, posted.earned, posted.signed), (node, 1, MicroCredits(27), false));
-    assert_eq!(Some(posted.receipt), settled.file.receipt.payload_digest());
+    assert_eq!(&posted.receipt, &settled.file.receipt);
     for (account, expected) in [("anna", 970), ("ben", 27), ("fees", 3), ("issuance", -1000)] {
         assert_eq!(balance(&store, account).await, expected, "{account}");
     }
