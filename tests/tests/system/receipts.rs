@@ -1,8 +1,10 @@
 //! Receipts: what a consumer holds in hand afterwards, and can check without anybody.
 
+use std::time::Duration;
+
 use data_encoding::BASE64;
 use idlewatt_protocol::receipt::{ReceiptFile, commitment};
-use idlewatt_tests::{System, node};
+use idlewatt_tests::{System, node, until};
 use serde_json::Value;
 
 use crate::stream;
@@ -55,12 +57,23 @@ async fn a_receipt_verifies_offline_and_any_flipped_byte_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receipt_is_for_its_consumer_alone() {
+async fn a_receipt_is_for_its_consumer_and_its_node_and_the_salt_for_the_consumer_alone() {
     let system = System::start().await;
     let answer = system.consumer.chat(&stream("Hi", 8)).await;
     let stranger = system.hub.consumer("stranger", 1);
     assert_eq!(stranger.receipt(&answer.id()).await.status, 404);
-    // The node has what it signed; the receipt is fetched with the consumer's key, and the node says so.
-    let shown = system.node.run(&["receipt", "show", &answer.id(), "--json"]);
-    assert!(shown.code != Some(0) && shown.stderr.contains("/v1/receipts/"), "{shown:?}");
+    let consumers: ReceiptFile =
+        serde_json::from_str(&system.consumer.receipt(&answer.id()).await.raw).unwrap();
+    let (shown, _) = until(Duration::from_secs(20), "the node has the receipt", async || {
+        Some(system.node.run(&["receipt", "show", &answer.id(), "--json"]))
+            .filter(|shown| shown.code == Some(0))
+    })
+    .await;
+    let kept: ReceiptFile = serde_json::from_value(shown.json()).unwrap();
+    assert_eq!(kept.receipt, consumers.receipt);
+    assert_eq!(kept.salt, None);
+    let out = system.node.home().join("exported.json");
+    let path = out.to_str().unwrap();
+    assert_eq!(system.node.run(&["receipt", "export", &answer.id(), "--out", path]).code, Some(0));
+    assert_eq!(system.node.run(&["receipt", "verify", path]).code, Some(0));
 }

@@ -125,7 +125,9 @@ fn node_numbers(db: &Connection, due: usize) -> rusqlite::Result<Vec<String>> {
     }
     let told: i64 = db.query_row("SELECT count(*) FROM node_posting", [], |row| row.get(0))?;
     if usize::try_from(told) != Ok(due) {
-        words.push(format!("the nodes of all receipts are to be told of {due} postings and are told of {told}"));
+        words.push(format!(
+            "the nodes of all receipts are to be told of {due} postings and are told of {told}"
+        ));
     }
     Ok(words)
 }
