@@ -123,7 +123,9 @@ impl Probing<'_> {
     }
 
     async fn completes(&self) -> bool {
-        let answer = self.ask(Endpoint::Completions, &json!({"prompt": "One, two, three,", "temperature": 0}), 4).await;
+        let answer = self
+            .ask(Endpoint::Completions, &json!({"prompt": "One, two, three,", "temperature": 0}), 4)
+            .await;
         answer.is_some_and(|it| {
             it.pointer("/choices/0/text").and_then(Value::as_str).is_some_and(|t| !t.is_empty())
         })
