@@ -76,21 +76,25 @@ impl Counter {
         let counters = server.sync_list_system_counters()?.reply()?.counters;
         let idle = counters.into_iter().find(|counter| counter.name == b"IDLETIME");
         let counter = idle.ok_or(Lost::NoCounter)?.counter;
-        let alarm = |test: TESTTYPE| -> Result<u32, Lost> {
+        // Asked before the alarms are set: asking is how the server learns the counter's value, and an alarm waits for a
+        // passage from the value known when it was set. Asked after, an input just then would go unseen.
+        let idle = duration(server.sync_query_counter(counter)?.reply()?.counter_value);
+        let alarm = |test: TESTTYPE, at: Duration| -> Result<u32, Lost> {
             let id = server.generate_id()?;
             let about = CreateAlarmAux::new()
                 .counter(counter)
                 .value_type(VALUETYPE::ABSOLUTE)
-                .value(millis(quiet))
+                .value(millis(at))
                 .test_type(test)
                 .delta(Int64 { hi: 0, lo: 0 })
                 .events(1);
             server.sync_create_alarm(id, &about)?.check()?;
             Ok(id)
         };
-        let rests = alarm(TESTTYPE::POSITIVE_TRANSITION)?;
-        let stirs = alarm(TESTTYPE::NEGATIVE_TRANSITION)?;
-        let idle = duration(server.sync_query_counter(counter)?.reply()?.counter_value);
+        let rests = alarm(TESTTYPE::POSITIVE_TRANSITION, quiet)?;
+        // Well below: the server may note the passage upwards at exactly `quiet`, and a passage downwards counts only
+        // from a value above the alarm's own.
+        let stirs = alarm(TESTTYPE::NEGATIVE_TRANSITION, quiet / 2)?;
         Ok(Self { server, rests, stirs, idle })
     }
 
