@@ -80,7 +80,11 @@ pub struct System {
 impl System {
     /// Brings it all up, with a fee; returns when the hub lists the model.
     pub async fn start() -> Self {
-        let model = ModelServer::start(&["--parallel", "4", "--threads", "1"]);
+        Self::on(ModelServer::start(&["--parallel", "4", "--threads", "1"])).await
+    }
+
+    /// The same on a model server of one's own.
+    pub async fn on(model: ModelServer) -> Self {
         let hub = Hub::start_with(&["--fee", "2.5"]);
         let node = Node::start();
         // A round price would hide rounding.

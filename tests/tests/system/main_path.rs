@@ -1,6 +1,6 @@
 //! One request through hub and node, compared with the model server's own answer.
 
-use idlewatt_tests::{Answer, MODEL, System, http};
+use idlewatt_tests::{Answer, MODEL, ModelServer, System, http};
 use serde_json::{Value, json};
 
 use crate::{chat, stream};
@@ -44,6 +44,25 @@ async fn answers_equal_the_servers_own_byte_for_byte() {
         (system.consumer.post("/v1/completions", &body).await, server.post("/v1/completions", &body).await);
     assert_eq!(ours.text(), theirs.text());
     same_usage(&ours, &theirs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embeddings_equal_the_servers_own_and_are_receipted() {
+    let system = System::on(ModelServer::start(&["--parallel", "2", "--threads", "1", "--embeddings"])).await;
+    let server = system.model.consumer();
+    for input in [json!("The sky is blue."), json!(["copper", "绿色"])] {
+        let body = json!({"model": MODEL, "input": input});
+        let ours = system.consumer.post("/v1/embeddings", &body).await;
+        let theirs = server.post("/v1/embeddings", &body).await;
+        assert_eq!(ours.status, 200, "{ours:?}");
+        let (ours_json, theirs_json) = (&ours.parts[0], &theirs.parts[0]);
+        assert_eq!(ours_json["data"], theirs_json["data"]);
+        assert!(ours_json["data"][0]["embedding"][0].is_f64());
+        assert_eq!(ours_json["usage"], theirs_json["usage"]);
+        let receipt = system.consumer.receipt(&ours.id()).await;
+        assert_eq!(receipt.status, 200, "{receipt:?}");
+    }
+    system.hub.check_ledger();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
