@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use idlewatt_protocol::limits::MAX_REQUEST_BODY;
 use idlewatt_protocol::message::Endpoint;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Why a request goes no further.
@@ -65,7 +66,7 @@ const EMBEDDINGS: &[&str] = &["input", "encoding_format", "dimensions"];
 #[derive(Debug)]
 pub(crate) struct Allowed<'a> {
     endpoint: Endpoint,
-    fields: Vec<(&'static str, &'a RawValue)>,
+    fields: Vec<(&'static str, Cow<'a, str>)>,
     /// The smallest of the token limits that the request names.
     limit: Option<u32>,
     /// Whether it asks for a stream.
@@ -92,24 +93,24 @@ impl<'a> Allowed<'a> {
             .try_fold(None, |least: Option<u32>, limit| {
                 limit.map(|limit| Some(least.map_or(limit, |least| least.min(limit))))
             })?;
-        let fields: Vec<_> = names
+        let mut fields: Vec<(&'static str, Cow<'a, str>)> = names
             .iter()
-            .filter_map(|name| all.remove(*name).map(|raw| (*name, raw)))
-            .filter(|(_, raw)| raw.get() != "null")
+            .filter_map(|name| all.remove(*name).map(|raw| (*name, Cow::Borrowed(raw.get()))))
+            .filter(|(_, text)| text != "null")
             .collect();
-        let streaming = match fields.iter().find(|(name, _)| *name == "stream").map(|(_, raw)| raw.get()) {
+        let streaming = match fields.iter().find(|(name, _)| *name == "stream").map(|(_, text)| &**text) {
             None | Some("false") => false,
             Some("true") => true,
             Some(_) => return Err(RequestError::Value("stream")),
         };
-        if fields.iter().any(|(name, raw)| *name == "n" && raw.get() != "1") {
+        if fields.iter().any(|(name, text)| *name == "n" && text != "1") {
             return Err(RequestError::Value("n"));
         }
-        let Some((_, content)) = fields.iter().find(|(name, _)| *name == needed) else {
+        let Some((_, content)) = fields.iter_mut().find(|(name, _)| *name == needed) else {
             return Err(RequestError::Missing(needed));
         };
         if endpoint == Endpoint::ChatCompletions {
-            check_messages(content)?;
+            *content = Cow::Owned(messages(content)?);
         }
         Ok(Self { endpoint, fields, limit, streaming })
     }
@@ -117,13 +118,13 @@ impl<'a> Allowed<'a> {
     /// The body for the server: its own name of the model, the clamped limit, usage on streams, and `dialect` (a
     /// server's own fields, as JSON without braces).
     pub(crate) fn write(&self, model_id: &str, max_tokens: u32, dialect: &str) -> String {
-        let length: usize = self.fields.iter().map(|(name, raw)| name.len() + raw.get().len() + 4).sum();
+        let length: usize = self.fields.iter().map(|(name, text)| name.len() + text.len() + 4).sum();
         let mut out = String::with_capacity(length + model_id.len() + dialect.len() + 120);
         out.push_str("{\"model\":");
         out.push_str(&serde_json::Value::from(model_id).to_string());
-        for (name, raw) in &self.fields {
+        for (name, text) in &self.fields {
             // Writing to a String cannot fail.
-            let _ = write!(out, ",\"{name}\":{}", raw.get());
+            let _ = write!(out, ",\"{name}\":{text}");
         }
         if self.endpoint != Endpoint::Embeddings {
             let limit = self.limit.map_or(max_tokens, |limit| limit.min(max_tokens));
@@ -142,32 +143,119 @@ impl<'a> Allowed<'a> {
         self.fields
             .iter()
             .filter(|(name, _)| matches!(*name, "messages" | "prompt" | "input" | "tools"))
-            .map(|(_, raw)| raw.get().len())
+            .map(|(_, text)| text.len())
             .sum()
     }
 }
 
-/// An image by address would make a stranger's model server fetch it; a path would make it read the host's files. Only
-/// text, and images that are in the request themselves, pass.
-fn check_messages(messages: &RawValue) -> Result<(), RequestError> {
-    use serde_json::Value;
+/// What of a message reaches the server, each field as it came.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_call_id: Option<&'a RawValue>,
+}
+
+/// What of a part of a message reaches the server.
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    image_url: Option<Image<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Image<'a> {
+    #[serde(borrow)]
+    url: &'a RawValue,
+}
+
+/// Messages written anew with nothing but what is known in them. An image by address would make a stranger's model
+/// server fetch it, a path would make it read the host's files, and what a server makes of a field that it was never
+/// meant to get, nobody knows: only text, and images that are in the request themselves, pass.
+fn messages(messages: &str) -> Result<String, RequestError> {
     let bad = RequestError::Value("messages");
-    let messages: Vec<HashMap<String, Value>> = serde_json::from_str(messages.get()).map_err(|_| bad)?;
-    let parts = messages.iter().filter_map(|message| message.get("content")?.as_array()).flatten();
-    for part in parts {
-        let allowed = match part.get("type").and_then(Value::as_str) {
-            Some("text" | "refusal") => true,
-            Some("image_url") => part
-                .pointer("/image_url/url")
-                .and_then(Value::as_str)
-                .is_some_and(|url| url.starts_with("data:")),
-            _ => false,
-        };
-        if !allowed {
-            return Err(bad);
-        }
+    let list: Vec<Message<'_>> = serde_json::from_str(messages).map_err(|_| bad)?;
+    if list.is_empty() {
+        return Err(RequestError::Missing("messages"));
     }
-    if messages.is_empty() { Err(RequestError::Missing("messages")) } else { Ok(()) }
+    let mut out = String::with_capacity(messages.len());
+    for (at, message) in list.iter().enumerate() {
+        out.push(if at == 0 { '[' } else { ',' });
+        let content = message.content.map(|raw| content(raw.get())).transpose()?;
+        object(
+            &mut out,
+            &[
+                ("role", message.role.map(RawValue::get)),
+                ("name", message.name.map(RawValue::get)),
+                ("content", content.as_deref()),
+                ("reasoning_content", message.reasoning_content.map(RawValue::get)),
+                ("refusal", message.refusal.map(RawValue::get)),
+                ("tool_calls", message.tool_calls.map(RawValue::get)),
+                ("tool_call_id", message.tool_call_id.map(RawValue::get)),
+            ],
+        );
+    }
+    out.push(']');
+    Ok(out)
+}
+
+fn content(text: &str) -> Result<Cow<'_, str>, RequestError> {
+    let bad = RequestError::Value("messages");
+    match text.as_bytes().first() {
+        Some(b'"' | b'n') => return Ok(Cow::Borrowed(text)),
+        Some(b'[') => {}
+        _ => return Err(bad),
+    }
+    let parts: Vec<Part<'_>> = serde_json::from_str(text).map_err(|_| bad)?;
+    let mut out = String::from("[");
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        let (name, value) = match &*part.kind {
+            "text" => ("text", part.text.ok_or(bad)?),
+            "refusal" => ("refusal", part.refusal.ok_or(bad)?),
+            "image_url" => {
+                let url = part.image_url.as_ref().map(|image| image.url).ok_or(bad)?;
+                if !url.get().starts_with("\"data:") {
+                    return Err(bad);
+                }
+                let _ = write!(out, r#"{{"type":"image_url","image_url":{{"url":{url}}}}}"#);
+                continue;
+            }
+            _ => return Err(bad),
+        };
+        let _ = write!(out, r#"{{"type":"{name}","{name}":{value}}}"#);
+    }
+    out.push(']');
+    Ok(Cow::Owned(out))
+}
+
+fn object(out: &mut String, fields: &[(&str, Option<&str>)]) {
+    let mut before = '{';
+    for (name, value) in fields.iter().filter_map(|(name, value)| Some((name, (*value)?))) {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{before}\"{name}\":{value}");
+        before = ',';
+    }
+    out.push_str(if before == '{' { "{}" } else { "}" });
 }
 
 #[cfg(test)]
@@ -222,6 +310,9 @@ mod tests {
             r#"{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}"#,
             r#"{"type":"input_audio","input_audio":{}}"#,
             r#"{"type":"file","file":{}}"#,
+            r#"{"image_url":{"url":"http://10.0.0.1/x"}}"#,
+            r#"{"type":"image_url","image_url":"http://10.0.0.1/x"}"#,
+            r#"{"type":"image_url","image_url":{"url":"data:,","url":"http://10.0.0.1/x"}}"#,
             "7",
         ] {
             let body = format!(r#"{{"messages":[{{"role":"user","content":[{part}]}}]}}"#);
@@ -229,6 +320,28 @@ mod tests {
         }
         let image = r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]}"#;
         assert!(chat(image).is_ok());
+    }
+
+    #[test]
+    fn of_messages_and_parts_too_only_what_is_known_passes() {
+        let body = r#"{"messages":[
+            {"audio":{"id":"x"},"role":"user","content":[
+                {"type":"text","text":"a","image_url":{"url":"http://10.0.0.1/x"},"video_url":"http://10.0.0.1/x"},
+                {"type":"image_url","image_url":{"url":"data:,b","URL":"http://10.0.0.1/x"}}]},
+            {"role":"assistant","content":null,"tool_calls":[{"id":"1"}]},
+            {}]}"#;
+        assert_eq!(
+            chat(body).unwrap(),
+            concat!(
+                r#"{"model":"its name","messages":[{"role":"user","content":[{"type":"text","text":"a"},"#,
+                r#"{"type":"image_url","image_url":{"url":"data:,b"}}]},"#,
+                r#"{"role":"assistant","tool_calls":[{"id":"1"}]},{}],"max_tokens":10,"own":true}"#
+            )
+        );
+        assert_eq!(
+            chat(r#"{"messages":[{"role":"user","content":{}}]}"#),
+            Err(RequestError::Value("messages"))
+        );
     }
 
     #[test]
