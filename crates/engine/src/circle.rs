@@ -24,6 +24,8 @@ use crate::problem::of_store;
 const NOTE: &str = "circle";
 /// The account of the host on it.
 const ACCOUNT: &str = "me";
+/// What it is called in sentences and tables.
+const NAME: &str = "your own hub";
 /// Where it listens, unless that is taken when it is first made.
 const USUAL: &str = "127.0.0.1:4181";
 /// It is ready, or has answered a command, within this time.
@@ -174,7 +176,7 @@ impl Node {
     /// Starts the hub; gives the address that it listens on.
     async fn spawn_hub(&self, program: &Path, listen: &str) -> Result<String, ControlError> {
         let mut command = Command::new(program);
-        command.args(["serve", "--listen", listen, "--data"]).arg(self.hub_data());
+        command.args(["serve", "--name", NAME, "--listen", listen, "--data"]).arg(self.hub_data());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| hub_failed(&error.to_string()))?;
         let lines = child.stdout.take().map(|out| BufReader::new(out).lines());

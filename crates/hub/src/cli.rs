@@ -64,6 +64,15 @@ enum Command {
     Ledger(LedgerCommand),
 }
 
+/// A name that fits into a sentence and a table.
+fn hub_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() || name.chars().count() > 40 || name.chars().any(char::is_control) {
+        return Err("a name has 1 to 40 characters, none of them a control character".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
 #[derive(Debug, Args)]
 struct Serve {
     /// Address to listen on; port 0 picks a free one
@@ -72,6 +81,9 @@ struct Serve {
     /// Address that invites and nodes are given, where it is not the one listened on
     #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
+    /// What nodes call this hub, such as `garage`; without it, its address
+    #[arg(long, value_parser = hub_name)]
+    name: Option<String>,
     /// The hub's part of each payment, per cent
     #[arg(long, default_value = "0", value_name = "PERCENT")]
     fee: FeeRate,
@@ -176,8 +188,8 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
     let command = match cli.command {
         Command::Serve(options) => {
             options.refuse_what_is_missing()?;
-            let Serve { listen, public_url, fee, .. } = options;
-            let options = ServeOptions { listen, data, public_url, fee };
+            let Serve { listen, public_url, name, fee, .. } = options;
+            let options = ServeOptions { listen, data, public_url, name, fee };
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(options))?;
             return Ok((String::new(), ExitCode::SUCCESS));
         }

@@ -27,6 +27,8 @@ pub(crate) struct Hub {
     pub(crate) store: Store,
     /// The public half of the store's key.
     pub(crate) key: PublicKey,
+    /// What nodes call it.
+    pub(crate) name: String,
     /// Addresses of this hub, best first, for nodes.
     pub(crate) urls: Vec<String>,
     pub(crate) metrics: Metrics,
@@ -64,10 +66,11 @@ struct Open {
 pub(crate) type Word = Result<(Envelope, Statement), Breach>;
 
 impl Hub {
-    pub(crate) fn new(store: Store, urls: Vec<String>) -> Self {
+    pub(crate) fn new(store: Store, name: String, urls: Vec<String>) -> Self {
         Self {
             key: PublicKey::from(store.hub_key()),
             store,
+            name,
             urls,
             metrics: Metrics::default(),
             started: Instant::now(),
@@ -145,6 +148,13 @@ impl Hub {
             open.node = Some((node, Some(tx)));
         }
         rx
+    }
+
+    /// Who was to answer this request delivered nothing of it, so no statement of it is waited for.
+    pub(crate) fn expect_nothing(&self, request: RequestId) {
+        if let Some(open) = lock(&self.open).get_mut(&request) {
+            open.node = None;
+        }
     }
 
     /// Whether this statement was waited for. One that is not is about a request that is settled, or void.
@@ -245,6 +255,11 @@ impl Hub {
 /// A lock that no panic can close for good: the tables are consistent between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The monotonic clock by which the runtime's timers go.
+pub(crate) fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// The wall clock in the wire's form.

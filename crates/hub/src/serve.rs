@@ -34,6 +34,8 @@ pub struct ServeOptions {
     pub data: PathBuf,
     /// The address that invites and nodes are given, where it is not the one listened on.
     pub public_url: Option<Url>,
+    /// What nodes call this hub; without one, the address that they are given.
+    pub name: Option<String>,
     /// The hub's part of each payment.
     pub fee: FeeRate,
 }
@@ -73,7 +75,7 @@ impl Serving {
     /// # Errors
     /// When the address is in use, or the data folder cannot be opened.
     pub async fn bind(options: ServeOptions) -> anyhow::Result<Self> {
-        let ServeOptions { listen, data, public_url, fee } = options;
+        let ServeOptions { listen, data, public_url, name, fee } = options;
         let store = tokio::task::spawn_blocking(move || Store::open(&data, fee)).await??;
         let listener = TcpListener::bind(listen).await.with_context(|| {
             format!(
@@ -90,8 +92,9 @@ impl Serving {
             None => Url::parse(&format!("http://{address}"))?,
         };
         let urls = vec![url.as_str().trim_end_matches('/').to_owned()];
+        let name = name.unwrap_or_else(|| url.authority().to_owned());
         store.set_address(url).await?;
-        Ok(Self { hub: Arc::new(Hub::new(store, urls)), listener, address })
+        Ok(Self { hub: Arc::new(Hub::new(store, name, urls)), listener, address })
     }
 
     /// Where it listens.

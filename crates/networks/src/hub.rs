@@ -132,7 +132,7 @@ pub async fn join(invite: &Invite, identity: &Identity, proxy: Option<&Url>) -> 
     }
     Ok(Joined {
         hub_key: invite.key,
-        hub_name: welcome.hub_name,
+        hub_name: called(&welcome),
         account: welcome.account,
         urls,
         connection: Box::new(connection),
@@ -253,7 +253,14 @@ async fn connect(
     let socket = dialler.dial(&url).await.map_err(|error| Over::Lost(error.to_string()))?;
     let (connection, welcome) = Connection::open(socket, introduction).await?;
     let urls = addresses(&welcome).iter().map(Url::to_string).collect();
-    Ok((connection, NetworkReport::Connected { account: welcome.account, name: welcome.hub_name, urls }))
+    let name = called(&welcome);
+    Ok((connection, NetworkReport::Connected { account: welcome.account, name, urls }))
+}
+
+/// The hub's name as a foreign word that goes into sentences and tables: short, and nothing that moves a cursor.
+fn called(welcome: &Welcome) -> String {
+    let name: String = welcome.hub_name.chars().filter(|it| !it.is_control()).take(40).collect();
+    if name.trim().is_empty() { "a hub without a name".to_owned() } else { name.trim().to_owned() }
 }
 
 /// The addresses that a hub names of itself, as far as they may be dialled.

@@ -1,7 +1,7 @@
 //! The WebSocket of one node: handshake, one reader, one writer, one heartbeat, in one task.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Request, State};
@@ -26,7 +26,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::inbox::Over;
 use super::link::{Link, Out};
-use crate::hub::Hub;
+use crate::hub::{Hub, clock};
 
 /// Time for a node to take its last message before the socket is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -144,7 +144,7 @@ async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, R
         signature: sign_welcome(hub.store.hub_key(), &challenge, &hello, login.epoch),
         heartbeat_s: u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX),
         account: login.account.to_string(),
-        hub_name: hub.key.short(),
+        hub_name: hub.name.clone(),
         urls: hub.urls.clone(),
     };
     say(socket, &HubMessage::Welcome(welcome)).await?;
@@ -284,8 +284,8 @@ fn believe(hub: &Arc<Hub>, link: &Arc<Link>, batch: Vec<Envelope>) -> Result<(),
             let (hub, link) = (Arc::clone(hub), Arc::clone(link));
             let tasks = hub.tasks.clone();
             tasks.spawn(async move {
-                // A settled request's `posted` was sent, or is replayed on the next hello.
-                if let Ok(false) = hub.store.is_settled(request).await {
+                // A posting to this node was sent, or is replayed on its next hello.
+                if let Ok(false) = hub.store.is_posted(request, link.key).await {
                     link.send(&HubMessage::Void { request });
                 }
             });
@@ -296,7 +296,7 @@ fn believe(hub: &Arc<Hub>, link: &Arc<Link>, batch: Vec<Envelope>) -> Result<(),
 
 /// Pings, and ends when they stay unanswered.
 async fn beat(link: &Link) -> Result<(), Breach> {
-    while let Some(ticked) = link.tick(Instant::now()) {
+    while let Some(ticked) = link.tick(clock()) {
         let (due, next) = ticked?;
         if due == Due::Dead {
             tracing::info!(node = %link.key.short(), "a node stopped answering pings");

@@ -63,6 +63,7 @@ impl TestHub {
             listen: "127.0.0.1:0".parse().unwrap(),
             data: folder.path().to_owned(),
             public_url: None,
+            name: None,
             fee: "5".parse().unwrap(),
         };
         let serving = Serving::bind(options).await.unwrap();
