@@ -11,7 +11,7 @@ use jiff::{SignedDuration, ToSpan, Zoned};
 
 /// Lend your idle GPU: inside your watts, inside your hours, and back in your hands the moment you touch it.
 #[derive(Debug, Parser)]
-#[command(name = "idlewatt", version, about, disable_help_subcommand = true)]
+#[command(name = "idlewatt", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]

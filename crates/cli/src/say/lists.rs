@@ -26,7 +26,10 @@ fn service_facts(service: &Service) -> String {
     }
     if service.shared {
         facts.push(format!("{} of {} slots busy", service.busy, service.slots));
-        facts.push(format!("{} credits a million tokens", MicroCredits(service.price.0)));
+        facts.push(match service.price.0 {
+            0 => "free".to_owned(),
+            price => format!("{} credits a million tokens", MicroCredits(price)),
+        });
     }
     if let Some(speed) = service.milli_tokens_per_s {
         facts.push(format!("{} tokens/s", speed / 1000));
@@ -81,7 +84,11 @@ pub(super) fn requests(requests: &[RequestRow], now: &Zoned) -> String {
             format!("{} + {}", grouped(it.tokens_in.into()), grouped(it.tokens_out.into())),
             span(it.duration_ms.into()),
             outcome(it.outcome).to_owned(),
-            it.earned_ucr.map_or_else(|| "not settled".to_owned(), |earned| earned.to_string()),
+            match it.earned_ucr {
+                _ if it.own => "own".to_owned(),
+                Some(earned) => earned.to_string(),
+                None => "not settled".to_owned(),
+            },
             it.energy.marginal_mj.map_or_else(|| "unknown".to_owned(), joules),
             it.id.to_string(),
         ]
@@ -111,6 +118,7 @@ pub(super) fn cause(code: PauseCode) -> &'static str {
         PauseCode::OnBattery => "the machine went on battery",
         PauseCode::TooHot => "a card was too hot",
         PauseCode::OwnUse => "you used the model yourself",
+        PauseCode::CannotKeep => "the disk kept nothing",
         PauseCode::NothingToShare => "nothing was shared any more",
         PauseCode::NoNetwork => "the last network was left",
         PauseCode::Stopping => "the engine stopped",
