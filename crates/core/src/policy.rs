@@ -74,6 +74,8 @@ pub struct Inputs {
     pub joined: usize,
     /// Of these, connected.
     pub connected: usize,
+    /// The disk refuses to keep what is served.
+    pub cannot_keep: bool,
     /// The engine is stopping.
     pub stopping: bool,
 }
@@ -123,6 +125,8 @@ pub enum Cause {
     },
     /// No network is joined.
     NoNetwork,
+    /// The disk refuses to keep what is served.
+    CannotKeep,
     /// The engine is stopping.
     Stopping,
 }
@@ -141,6 +145,7 @@ impl Cause {
             Self::OwnUse => PauseCode::OwnUse,
             Self::NothingToShare { .. } => PauseCode::NothingToShare,
             Self::NoNetwork => PauseCode::NoNetwork,
+            Self::CannotKeep => PauseCode::CannotKeep,
             Self::Stopping => PauseCode::Stopping,
         }
     }
@@ -215,6 +220,9 @@ impl Policy {
         }
         if inputs.joined == 0 {
             reasons.hold(Cause::NoNetwork);
+        }
+        if inputs.cannot_keep {
+            reasons.hold(Cause::CannotKeep);
         }
         let Reasons { found, wake, .. } = reasons;
 

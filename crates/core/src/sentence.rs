@@ -94,6 +94,7 @@ fn clause(reason: &Reason, now: &Now) -> String {
         Cause::NothingToShare { unreachable: false } => "no model is shared".to_owned(),
         Cause::NothingToShare { unreachable: true } => "no shared model answers".to_owned(),
         Cause::NoNetwork => "no network is joined".to_owned(),
+        Cause::CannotKeep => "the disk does not keep what is served".to_owned(),
         Cause::Stopping => "stopping".to_owned(),
     }
 }

@@ -31,6 +31,7 @@ fn ready() -> Inputs {
         ready: 1,
         joined: 1,
         connected: 1,
+        cannot_keep: false,
         stopping: false,
     }
 }

@@ -107,6 +107,7 @@ impl Node {
         }
     }
 
+            cannot_keep: self.store.refusal().borrow().is_some(),
     /// Takes the GPU back: shared requests end now; when the last connection to a model server is closed is noted.
     fn give_back(self: &Arc<Self>, seen: Instant, now: &Now) {
         let taken = self.slots.take_back();

@@ -132,7 +132,11 @@ async fn set_pause(node: &Arc<Node>, pause: Option<KeptPause>) -> Result<(), Con
     node.pause.send_replace(pause);
     node.decide();
     let text = serde_json::to_string(&pause).unwrap_or_default();
-    kept(node.store.set_setting(PAUSE, &text).await)
+    kept(node.store.set_setting(PAUSE, &text).await).map_err(|error| ControlError {
+        what: format!("It is done, but could not be kept. {}", error.what),
+        why: "After its next start the engine does not know of it.".to_owned(),
+        ..error
+    })
 }
 
 /// When a pause ends; `None` until told.

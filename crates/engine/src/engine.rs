@@ -83,6 +83,7 @@ impl Engine {
             }
         });
         tasks.spawn(Arc::clone(&node).keep_deciding());
+        tasks.spawn(Arc::clone(&node).keep_writing());
         tasks.spawn(Arc::clone(&node).keep_looking());
         tasks.spawn(Arc::clone(&node).keep_reading());
         tasks.spawn(Arc::clone(&node).keep_showing());
@@ -166,6 +167,7 @@ async fn assemble(
         shared: 0,
         ready: 0,
         joined: 0,
+        cannot_keep: false,
         connected: 0,
         stopping: false,
     };

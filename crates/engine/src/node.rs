@@ -3,19 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use idlewatt_control::{ControlError, Event, LastYield, Notice, State};
 use idlewatt_core::policy::{Decision, Policy};
 use idlewatt_protocol::UnixMillis;
 use idlewatt_servers::Servers;
-use idlewatt_store::{SessionId, Store, StoreError};
+use idlewatt_store::{Reply, SessionId, Store, StoreError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cards::Cards;
 use crate::circle::Circle;
 use crate::config::Config;
+use crate::clock;
 use crate::deciding::KeptPause;
 use crate::door::LoginCodes;
 use crate::home::Home;
@@ -29,6 +31,12 @@ use crate::slots::Slots;
 const EVENTS: usize = 256;
 
 /// A running node.
+/// A disk that refused is tried again after this long.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The setting that is written to try it.
+const TRIED: &str = "disk.tried";
+
 pub(crate) struct Node {
     pub(crate) home: Home,
     pub(crate) store: Store,
@@ -194,7 +202,7 @@ impl Node {
         lock(&self.notices).values().cloned().collect()
     }
 
-    /// The disk did not keep something: said once, until it does again.
+    /// Something was not kept: said once, until the disk keeps again.
     pub(crate) fn not_kept(&self, error: &StoreError) {
         self.wants_person("store", &problem::of_store(error));
     }
@@ -202,5 +210,47 @@ impl Node {
 
 /// Locks, also after a panic elsewhere: every value behind these locks is whole at every moment.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+
+    /// While the disk refuses, nothing new is taken, and it is tried again each second. Ends when the node stops.
+    pub(crate) async fn keep_writing(self: Arc<Self>) {
+        let mut refusal = self.store.refusal();
+        loop {
+            let refused = tokio::select! {
+                () = self.stop.cancelled() => return,
+                // The writer lives as long as the node.
+                refused = refusal.wait_for(Option::is_some) => refused.ok().and_then(|it| it.clone()),
+            };
+            if let Some(error) = refused {
+                self.not_kept(&error);
+            }
+            self.decide();
+            while self.store.refusal().borrow().is_some() {
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    () = tokio::time::sleep(DISK_AGAIN) => {}
+                }
+                // What it says comes by way of the refusal.
+                drop(self.store.set_setting(TRIED, &clock::now().unix().0.to_string()).await);
+            }
+            tracing::warn!("the disk keeps again");
+            self.settled("store");
+            self.decide();
+        }
+    }
+
+    /// Asks for a write that the disk refused until it is kept, or the node stops.
+    pub(crate) async fn until_kept(&self, mut reply: Reply<()>, again: impl Fn() -> Reply<()>) {
+        while let Err(error) = reply.await {
+            self.not_kept(&error);
+            if !matches!(error, StoreError::Full | StoreError::ReadOnly) {
+                return;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(DISK_AGAIN) => {}
+            }
+            reply = again();
+        }
+    }
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

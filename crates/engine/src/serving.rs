@@ -29,10 +29,7 @@ pub(crate) struct NetworkHost {
 impl NetworkHost {
     fn kept<T>(&self, result: Result<T, StoreError>) -> Option<T> {
         match result {
-            Ok(value) => {
-                self.node.settled("store");
-                Some(value)
-            }
+            Ok(value) => Some(value),
             Err(error) => {
                 self.node.not_kept(&error);
                 None
@@ -174,7 +171,8 @@ impl Record {
             segments: 1,
             receipt: None,
         };
-        // Not waited for: the writer keeps the order, and an answer need not wait for a disk.
+        // Not waited for: the writer keeps the order, and an answer need not wait for a disk. One that refuses is heard
+        // of by itself, and this request is taken back.
         drop(node.store.begin(Begun {
             id: row.id,
             network: row.network.clone(),
@@ -212,7 +210,7 @@ impl Record {
         let moment = |ms: u32| UnixMillis(self.row.started.0 + i64::from(ms));
         if !self.closed {
             self.closed = true;
-            drop(self.node.store.end(Ended {
+            let ended = Ended {
                 id: self.row.id,
                 outcome: row_outcome(outcome),
                 started: Some(self.row.started),
@@ -220,7 +218,9 @@ impl Record {
                 ended: moment(timings.total_ms),
                 usage,
                 energy,
-            }));
+            };
+            let (node, first) = (Arc::clone(&self.node), self.node.store.end(ended.clone()));
+            tokio::spawn(async move { node.until_kept(first, || node.store.end(ended.clone())).await });
             self.row.ttft_ms = timings.first_token_ms;
             self.row.duration_ms = timings.total_ms;
             self.row.tokens_in = usage.prompt;

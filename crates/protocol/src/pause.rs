@@ -30,6 +30,8 @@ pub enum PauseCode {
     NothingToShare,
     /// No network is joined.
     NoNetwork,
+    /// The disk keeps nothing of what is served.
+    CannotKeep,
     /// The engine is stopping.
     Stopping,
 }
@@ -44,6 +46,7 @@ impl PauseCode {
             }
             Self::OutsideWindow => Class::Schedule,
             Self::OnBattery | Self::TooHot => Class::Limit,
+            Self::CannotKeep => Class::Error,
             Self::NothingToShare | Self::NoNetwork | Self::Stopping => Class::Offline,
         }
     }

@@ -17,9 +17,11 @@ mod settings;
 mod totals;
 mod worker;
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use rusqlite::Connection;
+use tokio::sync::watch;
 
 pub use error::StoreError;
 pub use requests::{Begun, Ended, Settled};
@@ -46,6 +48,7 @@ impl Store {
     /// [`StoreError::Newer`] when a newer version wrote it (it is left untouched), [`StoreError::ReadOnly`],
     /// [`StoreError::Full`], [`StoreError::Damaged`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private(path);
         let mut connection = Connection::open(path).map_err(|error| StoreError::opening(path, error))?;
         schema::prepare(&mut connection).map_err(|error| StoreError::opening(path, error))?;
         let newest = schema::migrate(&mut connection, schema::MIGRATIONS)
@@ -57,6 +60,12 @@ impl Store {
         sessions::close_lost(&connection).map_err(|error| StoreError::opening(path, error))?;
         let reader = schema::open_reader(path).map_err(|error| StoreError::opening(path, error))?;
         Ok(Self { writer: Worker::writer(connection)?, reader: Worker::reader(reader)? })
+    }
+
+    /// Why the disk did not keep what was last written, until it keeps something again.
+    #[must_use]
+    pub fn refusal(&self) -> watch::Receiver<Option<StoreError>> {
+        self.writer.refusal()
     }
 
     /// Resolves when everything asked before is on the disk.
@@ -86,4 +95,14 @@ impl Store {
     ) -> Reply<T> {
         self.reader.submit(Durability::Cache, work)
     }
+}
+
+/// Makes the file for this user only where there is none; SQLite gives its other files the mode of the database.
+fn make_private(path: &Path) {
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // Whatever hinders this hinders SQLite too, which says more about it.
+    drop(options.open(path));
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::thread;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::StoreError;
 
@@ -70,28 +70,40 @@ struct Job {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Worker(mpsc::Sender<Job>);
+pub(crate) struct Worker {
+    queue: mpsc::Sender<Job>,
+    refusal: watch::Receiver<Option<StoreError>>,
+}
 
 impl Worker {
     pub(crate) fn writer(connection: Connection) -> Result<Self, StoreError> {
-        Self::spawn("store-write", move |jobs| write(&connection, jobs))
+        Self::spawn("store-write", move |jobs, refusal| write(&connection, jobs, &refusal))
     }
 
     pub(crate) fn reader(connection: Connection) -> Result<Self, StoreError> {
-        Self::spawn("store-read", move |jobs| {
+        Self::spawn("store-read", move |jobs, _| {
             for job in jobs {
                 ((job.work)(Ok(&connection)).acknowledge)(Ok(()));
             }
         })
     }
 
-    fn spawn(name: &str, run: impl FnOnce(mpsc::Receiver<Job>) + Send + 'static) -> Result<Self, StoreError> {
+    fn spawn(
+        name: &str,
+        run: impl FnOnce(mpsc::Receiver<Job>, watch::Sender<Option<StoreError>>) + Send + 'static,
+    ) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel();
-        thread::Builder::new().name(name.into()).spawn(move || run(jobs)).map_err(|error| {
+        let (refused, refusal) = watch::channel(None);
+        thread::Builder::new().name(name.into()).spawn(move || run(jobs, refused)).map_err(|error| {
             tracing::error!(%error, name, "thread not started");
             StoreError::Closed
         })?;
-        Ok(Self(queue))
+        Ok(Self { queue, refusal })
+    }
+
+    /// Why the last group was not kept; `None` where it was.
+    pub(crate) fn refusal(&self) -> watch::Receiver<Option<StoreError>> {
+        self.refusal.clone()
     }
 
     pub(crate) fn submit<T: Send + 'static>(
@@ -110,12 +122,12 @@ impl Worker {
             Worked { acknowledge: Box::new(acknowledge), failed }
         });
         // A closed queue drops the job and with it the answer's sender: the reply says `Closed`.
-        let _ = self.0.send(Job { durability, work });
+        let _ = self.queue.send(Job { durability, work });
         Reply(reply)
     }
 }
 
-fn write(connection: &Connection, jobs: mpsc::Receiver<Job>) {
+fn write(connection: &Connection, jobs: mpsc::Receiver<Job>, refusal: &watch::Sender<Option<StoreError>>) {
     let mut synchronous = None;
     while let Ok(first) = jobs.recv() {
         let group: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
@@ -128,19 +140,23 @@ fn write(connection: &Connection, jobs: mpsc::Receiver<Job>) {
                 Err(error) => tracing::error!(%error, "synchronous mode not set"),
             }
         }
-        commit(connection, group);
+        commit(connection, group, refusal);
     }
 }
 
-fn commit(connection: &Connection, group: Vec<Job>) {
+fn commit(connection: &Connection, group: Vec<Job>, refusal: &watch::Sender<Option<StoreError>>) {
     let mut jobs = group.into_iter();
     let mut acknowledge = Vec::with_capacity(jobs.len());
+    let mut refused = None;
     let mut committed = connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     while committed.is_ok()
         && let Some(job) = jobs.next()
     {
         let worked = (job.work)(Ok(connection));
         acknowledge.push(worked.acknowledge);
+        if let Some(error @ (StoreError::Full | StoreError::ReadOnly)) = &worked.failed {
+            refused.get_or_insert_with(|| error.clone());
+        }
         // Where the disk is full or fails, SQLite undoes the whole transaction by itself.
         if connection.is_autocommit() {
             committed = Err(worked.failed.unwrap_or(StoreError::Closed));
@@ -150,7 +166,7 @@ fn commit(connection: &Connection, group: Vec<Job>) {
         committed = connection.execute_batch("COMMIT").map_err(StoreError::from);
     }
     if let Err(error) = &committed {
-        tracing::error!(%error, jobs = acknowledge.len() + jobs.len(), "commit failed");
+        tracing::debug!(%error, jobs = acknowledge.len() + jobs.len(), "commit failed");
         if !connection.is_autocommit()
             && let Err(error) = connection.execute_batch("ROLLBACK")
         {
@@ -158,6 +174,18 @@ fn commit(connection: &Connection, group: Vec<Job>) {
         }
         acknowledge.extend(jobs.map(|job| (job.work)(Err(error.clone())).acknowledge));
     }
+    let refused = refused.or_else(|| committed.clone().err());
+    refusal.send_if_modified(|before| {
+        let turned = before.is_some() != refused.is_some();
+        if turned {
+            // Once, not with each of the writes that follow.
+            if let Some(error) = &refused {
+                tracing::error!(%error, "nothing is kept until the disk takes it");
+            }
+            *before = refused;
+        }
+        turned
+    });
     for acknowledge in acknowledge {
         acknowledge(committed.clone());
     }
@@ -250,8 +278,11 @@ mod tests {
         assert!(matches!(results[1], Err(StoreError::Full)), "{results:?}");
         let kept = 1 + results.iter().filter(|result| result.is_ok()).count();
         assert_eq!(count(&worker), i64::try_from(kept).unwrap());
+        assert!(insert(&worker, 4, 1 << 20).wait().is_err());
+        assert!(matches!(*worker.refusal().borrow(), Some(StoreError::Full)));
         pages(1 << 20);
         insert(&worker, 9, 1 << 20).wait().unwrap();
+        assert!(worker.refusal().borrow().is_none());
     }
 
     #[test]

@@ -456,7 +456,7 @@ key: string, };
 /**
  * One reason to be paused. The facts that go with it (since when, which app) are the policy's.
  */
-export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "own_use" | "nothing_to_share" | "no_network" | "stopping";
+export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "own_use" | "nothing_to_share" | "no_network" | "cannot_keep" | "stopping";
 
 /**
  * How long a pause lasts.
