@@ -123,7 +123,7 @@ test('what names files and addresses is read-only here and shows its command', a
 
 test('the own endpoint shows its key when asked, and copies it', async () => {
   await show(page, 'settings')
-  const own = page.getByRole('region', { name: 'Your own devices' })
+  const own = page.getByRole('region', { name: 'Programs on this machine' })
   assert.match(await own.locator('code').first().innerText(), /^http:\/\/.*\/v1$/)
   const key = own.locator('code').last()
   assert.match(await key.innerText(), /^•+$/)

@@ -81,6 +81,19 @@ describe('time', () => {
     [new Date(2026, 10, 14, 19, 40), '14 Nov 2026'],
   ])('%s is %s', (at, text) => expect(f.moment(at.getTime(), now)).toBe(text))
 
+  test('what is ahead is rounded up to the minute, as the engine says it', () => {
+    expect(f.moment(new Date(2026, 10, 21, 11, 43, 30).getTime(), now)).toBe('11:44')
+    expect(f.moment(new Date(2026, 10, 21, 11, 44).getTime(), now)).toBe('11:44')
+    expect(f.moment(new Date(2026, 10, 21, 11, 29, 59).getTime(), now)).toBe('11:29')
+  })
+
+  test('parts of energy add up to the whole as it is read', () => {
+    const read = (parts: number[]): string[] => f.shares(parts).map((figure) => plain(f.together(figure)))
+    expect(plain(f.together(f.energy(17_208_000)))).toBe('4.78 Wh')
+    expect(read([12_544_000, 4_664_000, 0])).toEqual(['3.48 Wh', '1.30 Wh', '0.00 Wh'])
+    expect(read([999, 0, 1])).toEqual(['1 J', '0 J', '0 J'])
+  })
+
   test('yesterday is a day of the calendar, also where clocks change', () => {
     const after = new Date(2026, 9, 26, 0, 30).getTime()
     expect(f.moment(new Date(2026, 9, 25, 0, 10).getTime(), after)).toBe('yesterday 00:10')

@@ -76,6 +76,11 @@ export class Engine {
     this.moreRows = rows.length === PAGE && this.rows.length < ROWS
   }
 
+  /** What people call the network that a request came from; its id where it was left since. */
+  network(id: string): string {
+    return this.status?.networks.find((network) => network.id === id)?.name ?? id
+  }
+
   /** Sends one that answers with the new status. */
   async command(request: Request & { type: 'pause' | 'resume' }): Promise<void> {
     this.status = await ask(this.backend, request, 'status')

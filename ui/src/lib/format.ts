@@ -43,6 +43,19 @@ export function energy(mj: number, beside = mj): Figure {
   return { value: significant(wh / 1000), unit: 'kWh' }
 }
 
+/** Parts of a whole in its unit, rounded so that what is read adds up to what is read of the whole. */
+export function shares(parts: number[]): Figure[] {
+  const all = parts.reduce((sum, part) => sum + part, 0)
+  const { value, unit } = energy(all)
+  const digits = /[.](\d+)/.exec(value)?.[1]?.length ?? 0
+  const step = (unit === 'J' ? 1_000 : unit === 'Wh' ? 3_600_000 : 3_600_000_000) / 10 ** digits
+  const counts = parts.map((part) => Math.floor(part / step))
+  const byRest = parts.map((_, i) => i).sort((a, b) => ((parts[b] ?? 0) % step) - ((parts[a] ?? 0) % step))
+  const missing = Math.round(all / step) - counts.reduce((sum, count) => sum + count, 0)
+  for (const i of byRest.slice(0, missing)) counts[i] = (counts[i] ?? 0) + 1
+  return counts.map((count) => ({ value: number(count / 10 ** digits, digits), unit }))
+}
+
 /** Micro-credits: whole, or to the hundredth from one credit up, or three significant digits below. */
 export function credits(ucr: number): Figure {
   const cr = ucr / 1_000_000
@@ -99,7 +112,7 @@ export function count(value: number): string {
 export function bytes(value: number): string {
   const gib = value / 2 ** 30
   return gib >= 1
-    ? together({ value: number(gib, gib < 100 ? 1 : 0), unit: 'GiB' })
+    ? together({ value: gib.toLocaleString(locale, { maximumFractionDigits: gib < 100 ? 1 : 0 }), unit: 'GiB' })
     : together({ value: number(value / 2 ** 20), unit: 'MiB' })
 }
 
@@ -136,8 +149,12 @@ export function exactClock(at: number): string {
   return `${clock(at, true)}.${String(Math.floor(at % 1000)).padStart(3, '0')}`
 }
 
-/** A moment, as near as it is: `23:10`, `yesterday 23:10`, `Tue 19:40`, `14 Nov 2026`. */
-export function moment(at: number, now: number): string {
+/**
+ * A moment, as near as it is: `23:10`, `yesterday 23:10`, `Tue 19:40`, `14 Nov 2026`. What is ahead is rounded up to the
+ * minute, as the engine's sentences do it: "until 22:00" must not be over at 21:59:30.
+ */
+export function moment(moment: number, now: number): string {
+  const at = moment > now ? moment + 59_000 : moment
   const day = (t: number): number => {
     const date = new Date(t)
     return Math.round(Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86_400_000)
