@@ -96,7 +96,7 @@ def main():
         env["DISPLAY"] = ":" + display.strip()
         env["DBUS_SESSION_BUS_ADDRESS"] = start("dbus-daemon", "--session", "--nofork", "--print-address=1").stdout.readline().strip()
         pathlib.Path(env["IDLEWATT_HOME"]).mkdir()
-        (folder / "home/idlewatt.toml").write_text('[control]\nlisten = "127.0.0.1:0"\n')
+        (folder / "home/idlewatt.toml").write_text('[control]\nlisten = "127.0.0.1:0"\n[keys]\nstore = "file"\n')
 
         desktop = start(BIN / "idlewatt-desktop")
         window = until("a window named Idlewatt", lambda: desktop.poll() is None and windows(env))[0]

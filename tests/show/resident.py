@@ -71,6 +71,8 @@ def main():
         env.pop("WAYLAND_DISPLAY", None)
         hub = start(BIN / "idlewatt-hub", "serve", "--listen", "127.0.0.1:0", "--data", str(folder / "hub"))
         first_line(hub, "listening on ")
+        # A keyring that some desktop left on this machine would ask for a password that nobody gives.
+        subprocess.run([BIN / "idlewatt", "config", "set", "keys.store", "file"], check=True, env=env, capture_output=True)
         engine = start(BIN / "idlewatt", "run", "--tray", "--listen", "127.0.0.1:0", env=env)
         first_line(engine, "control panel: ")
         invite = subprocess.run([BIN / "idlewatt-hub", "invite", "create", "--account", "host", "--data",
