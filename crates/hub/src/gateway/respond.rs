@@ -32,6 +32,9 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// A body over the limit is read up to here, bytes.
 const MAX_DISCARDED: usize = 16 * MAX_REQUEST_BODY;
 
+/// The whole body must be here by then: 4 MiB at 35 KB/s. Who sends more slowly holds memory and a socket for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-idlewatt-receipt");
 const NODE: HeaderName = HeaderName::from_static("x-idlewatt-node");
@@ -79,7 +82,7 @@ async fn answer(
     if hub.is_draining() {
         return Err(ApiError::unavailable("The hub is stopping. Try again shortly.", Duration::from_secs(5)));
     }
-    let body = read(body).await?;
+    let body = timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| too_slow())??;
     let asked = validate(endpoint, &body)?;
     let salt = Nonce(rand::random());
     let admitted = Admitted {
@@ -135,6 +138,17 @@ fn cut_short() -> ApiError {
         code: "body_cut_short",
         param: None,
         message: "The request's body broke off. Send it again.".into(),
+        retry_after: None,
+    }
+}
+
+fn too_slow() -> ApiError {
+    ApiError {
+        status: 408,
+        kind: "invalid_request_error",
+        code: "body_too_slow",
+        param: None,
+        message: "The request's body did not come within two minutes. Send it again, or send less.".into(),
         retry_after: None,
     }
 }

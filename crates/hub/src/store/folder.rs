@@ -27,9 +27,13 @@ pub fn default_folder() -> Option<PathBuf> {
 /// Checks that a hub was here, for those who would only look.
 ///
 /// # Errors
-/// When there is no database.
+/// When there is no database, or this user may not look.
 pub fn must_exist(folder: &Path) -> Result<(), OpenError> {
-    if folder.join(DATABASE).exists() { Ok(()) } else { Err(OpenError::NoHub(folder.to_owned())) }
+    match folder.join(DATABASE).try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::NoHub(folder.to_owned())),
+        Err(error) => Err(OpenError::unwritable(folder, &error)),
+    }
 }
 
 /// Makes the folder where it is missing and takes it for this process, for as long as the file lives.
