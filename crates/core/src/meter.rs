@@ -45,13 +45,13 @@ impl Default for Weights {
 }
 
 /// What the cards are on for while no shared request runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// Not for sharing.
     #[default]
     Host,
-    /// A model is kept loaded for sharing.
-    Waiting,
+    /// A model is kept loaded for sharing, there.
+    Waiting(Place),
     /// The machine is kept awake for sharing, with no model loaded.
     Awake,
 }
@@ -61,7 +61,7 @@ pub enum Purpose {
 pub enum Place {
     /// On these cards, by id.
     Cards(Vec<String>),
-    /// On this machine; which card is not known, so all count. With more than one card the figure is an estimate.
+    /// On this machine; on which card, or whether on one, is not known: all count, and the figure is an estimate.
     Anywhere,
     /// Where nothing measures: another machine, or a processor without a sensor.
     Elsewhere,
@@ -150,14 +150,17 @@ impl Meter {
             }
         }
         let Some(energy) = tick else { return };
-        let part = match self.purpose {
-            _ if busy => &mut self.split.answering,
-            Purpose::Host => &mut self.split.host,
-            Purpose::Waiting => &mut self.split.waiting,
-            Purpose::Awake => &mut self.split.awake,
+        let guessed = |place: &Place| *place == Place::Anywhere;
+        let mut here = self.running.values().filter(|request| request.runs_on(&reading.id));
+        let (part, estimate) = match &self.purpose {
+            _ if busy => (&mut self.split.answering, here.any(|request| guessed(&request.place))),
+            Purpose::Waiting(place) if place.covers(&reading.id) => (&mut self.split.waiting, guessed(place)),
+            Purpose::Awake => (&mut self.split.awake, false),
+            Purpose::Waiting(_) | Purpose::Host => (&mut self.split.host, false),
         };
         *part += Millijoules(energy);
-        let label = if self.diverges(&reading.id) { Label::Estimated } else { Label::Measured };
+        let estimate = estimate || self.diverges(&reading.id);
+        let label = if estimate { Label::Estimated } else { Label::Measured };
         if self.split.label != Label::Estimated {
             self.split.label = label;
         }
@@ -184,7 +187,7 @@ impl Meter {
             ticks: 0,
             has_baseline: true,
         };
-        if request.place == Place::Anywhere && self.cards.len() > 1 {
+        if request.place == Place::Anywhere {
             request.label = Label::Estimated;
         }
         request.edge = self.edge(&request);
@@ -283,10 +286,31 @@ impl Meter {
 
 impl Running {
     fn runs_on(&self, gpu: &str) -> bool {
-        match &self.place {
-            Place::Cards(ids) => ids.iter().any(|id| id == gpu),
-            Place::Anywhere => true,
-            Place::Elsewhere => false,
+        self.place.covers(gpu)
+    }
+}
+
+impl Place {
+    /// Whether what this card draws counts for it.
+    #[must_use]
+    pub fn covers(&self, gpu: &str) -> bool {
+        match self {
+            Self::Cards(ids) => ids.iter().any(|id| id == gpu),
+            Self::Anywhere => true,
+            Self::Elsewhere => false,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Anywhere, _) | (_, Self::Anywhere) => Self::Anywhere,
+            (Self::Elsewhere, it) | (it, Self::Elsewhere) => it,
+            (Self::Cards(mut ids), Self::Cards(more)) => {
+                ids.extend(more);
+                Self::Cards(ids)
+            }
         }
     }
 }

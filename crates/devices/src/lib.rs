@@ -5,6 +5,7 @@
 
 mod machine;
 mod nvidia;
+mod process;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use idlewatt_core::device::GpuReading;
 
 pub use machine::Machine;
+pub use process::serving;
 
 /// Where to look. The defaults are the system's own places.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use idlewatt_core::device::{GpuReading, Power};
-use idlewatt_core::meter::{Meter, Purpose};
+use idlewatt_core::meter::{Meter, Place, Purpose};
 use idlewatt_devices::{Gpus, Level, Places};
 use idlewatt_protocol::Milliwatts;
 use serde_json::{Value, json};
@@ -192,7 +192,7 @@ fn the_meter_finds_the_true_energy_of_a_noisy_card_under_changing_load() {
     let rig = Rig::new(&card(60.0));
     let mut gpus = rig.gpus();
     let mut meter = Meter::default();
-    meter.set_purpose(Purpose::Waiting, true);
+    meter.set_purpose(Purpose::Waiting(Place::Anywhere), true);
     meter.read(&only(&mut gpus));
     let clock =
         || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64() * 1e6;

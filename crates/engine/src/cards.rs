@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use idlewatt_control::{EnergySplit, Event, Gpu, Sample};
 use idlewatt_core::device::GpuReading;
 use idlewatt_core::meter::{Meter, Place, Purpose, Split};
-use idlewatt_devices::{Finding, Gpus, Places};
+use idlewatt_devices::{Finding, Gpus, Places, serving};
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Label, Milliwatts, RequestId, UnixMillis, Usage};
 use idlewatt_store::{EnergyInterval, SessionId};
@@ -32,6 +32,9 @@ const FRESH: Duration = Duration::from_millis(20);
 /// The stretch over which a peak is told.
 const PEAK: Duration = Duration::from_secs(10);
 
+/// A card holds less than this for itself, bytes: with more in use, somebody uses it.
+const UNCLAIMED: u64 = 1 << 30;
+
 /// What is known of the cards.
 pub(crate) struct Cards {
     gpus: Arc<Mutex<Gpus>>,
@@ -46,6 +49,8 @@ struct Seen {
     meter: Meter,
     powers: VecDeque<(Instant, i64)>,
     peak: Option<Milliwatts>,
+    /// The day on which old readings were thinned last.
+    thinned: String,
 }
 
 impl Cards {
@@ -117,8 +122,7 @@ impl Cards {
         }
     }
 
-    pub(crate) fn request_began(&self, id: RequestId, here: bool, at: Instant) {
-        let place = if here { Place::Anywhere } else { Place::Elsewhere };
+    pub(crate) fn request_began(&self, id: RequestId, place: Place, at: Instant) {
         lock(&self.state).meter.begin(id, place, at);
     }
 
@@ -128,6 +132,26 @@ impl Cards {
 
     pub(crate) fn request_ended(&self, id: RequestId, at: Instant) -> Energy {
         lock(&self.state).meter.end(id, at)
+    }
+
+    /// On which cards the server that listens on this port of this machine computes.
+    pub(crate) async fn under(&self, port: u16) -> Place {
+        let gpus = Arc::clone(&self.gpus);
+        let look = move || Some((serving(port)?, lock(&gpus).processes()));
+        let Ok(Some((server, users))) = tokio::task::spawn_blocking(look).await else {
+            return Place::Anywhere;
+        };
+        let mut cards: Vec<String> =
+            users.iter().filter(|it| server.contains(&it.pid)).map(|it| it.gpu.clone()).collect();
+        cards.sort();
+        cards.dedup();
+        let used = lock(&self.state).latest.iter().filter_map(|it| it.vram_used).max();
+        match cards.is_empty() {
+            false => Place::Cards(cards),
+            // In a container, and on some systems, a driver names nobody.
+            true if users.is_empty() && used > Some(UNCLAIMED) => Place::Anywhere,
+            true => Place::Elsewhere,
+        }
     }
 
     pub(crate) fn start_session(&self) {
@@ -142,7 +166,7 @@ impl Cards {
         (seen.peak.take(), cap)
     }
 
-    fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         !lock(&self.state).latest.is_empty()
     }
 
@@ -226,9 +250,10 @@ impl Node {
     /// What was read goes to the policy, the disk and the screens.
     fn note_readings(self: &Arc<Self>) {
         let accepts = self.standing.borrow().accepts();
-        let warm = self.services.any_warm();
-        let purpose = if accepts && warm { Purpose::Waiting } else { Purpose::Host };
-        lock(&self.cards.state).meter.set_purpose(purpose, warm);
+        let warm = self.services.warm_on();
+        let loaded = warm != Place::Elsewhere;
+        let purpose = if accepts && loaded { Purpose::Waiting(warm) } else { Purpose::Host };
+        lock(&self.cards.state).meter.set_purpose(purpose, loaded);
         if !self.cards.any() || !self.cards.is_due() {
             return;
         }
@@ -243,7 +268,12 @@ impl Node {
             samples.iter().for_each(|it| self.tell(Event::Sample(it.clone())));
         }
         drop(self.store.add_samples(samples));
-        self.keep_energy(self.standing.borrow().session, now.day());
+        let (day, session) = (now.day(), self.standing.borrow().session);
+        let thinned = std::mem::replace(&mut lock(&self.cards.state).thinned, day.clone());
+        if thinned != day {
+            drop(self.store.thin_samples(now.unix()));
+        }
+        self.keep_energy(session, day);
         self.shown.notify_one();
     }
 

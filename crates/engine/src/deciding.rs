@@ -75,7 +75,7 @@ impl Node {
             it.decision = decision;
             changed
         });
-        drop(policy);
+        // Still under the lock: one decision is carried out before the next is made.
         if stops {
             self.give_back(seen, &now);
         }
@@ -88,7 +88,11 @@ impl Node {
             tracing::info!(state = ?standing.decision.state, ?leading, "decided");
             drop(standing);
             self.offer_changed();
+            if self.services.any_untried() && self.may_try() {
+                self.look.notify_one();
+            }
         }
+        drop(policy);
     }
 
     fn inputs(&self) -> Inputs {
@@ -103,11 +107,11 @@ impl Node {
             ready,
             joined,
             connected,
+            cannot_keep: self.store.refusal().borrow().is_some(),
             stopping: self.stopping.is_cancelled(),
         }
     }
 
-            cannot_keep: self.store.refusal().borrow().is_some(),
     /// Takes the GPU back: shared requests end now; when the last connection to a model server is closed is noted.
     fn give_back(self: &Arc<Self>, seen: Instant, now: &Now) {
         let taken = self.slots.take_back();
@@ -115,28 +119,32 @@ impl Node {
             return;
         };
         tracing::info!(cause = ?reason.code, requests = taken, "giving the GPU back");
-        self.standing.send_modify(|it| it.yielding = Some(now.unix()));
         let (node, mut running) = (Arc::clone(self), self.slots.shared());
         let seen_at = now.unix();
-        tokio::spawn(async move {
+        let mut session = None;
+        self.standing.send_modify(|it| {
+            it.yielding = Some(seen_at);
+            session = it.session.take();
+        });
+        let (peak, cap) = self.cards.end_session();
+        self.tasks.spawn(async move {
             // The sender lives as long as the node.
             drop(running.wait_for(|running| *running == 0).await);
             let closed_ms = u32::try_from(seen.elapsed().as_millis()).unwrap_or(u32::MAX);
             let last =
                 LastYield { cause: reason.code, seen: seen_at, closed_ms, freed_ms: None, verified: false };
             tracing::info!(closed_ms, "every shared connection is closed");
-            let mut session = None;
             node.standing.send_modify(|it| {
                 if it.yielding == Some(seen_at) {
                     it.yielding = None;
                 }
                 it.last_yield = Some(last);
-                session = it.session.take();
             });
             if let Some(session) = session {
-                let (peak, cap) = node.cards.end_session();
-                let now = clock::now().unix();
-                if let Err(error) = node.store.end_session(session, now, reason, peak, cap).await {
+                node.cards.read_for_meter().await;
+                let now = clock::now();
+                node.keep_energy(Some(session), now.day());
+                if let Err(error) = node.store.end_session(session, now.unix(), reason, peak, cap).await {
                     node.not_kept(&error);
                 }
             }
@@ -146,11 +154,12 @@ impl Node {
 
     fn start_session(self: &Arc<Self>, now: &Now) {
         self.cards.start_session();
-        let (node, started) = (Arc::clone(self), now.unix());
-        tokio::spawn(async move {
-            match node.store.start_session(started).await {
-                Ok(session) => node.standing.send_modify(|it| it.session = it.session.or(Some(session))),
-                Err(error) => node.not_kept(&error),
+        let (session, kept) = self.store.start_session(now.unix());
+        self.standing.send_modify(|it| it.session = Some(session));
+        let node = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = kept.await {
+                node.not_kept(&error);
             }
         });
     }

@@ -12,7 +12,6 @@ use idlewatt_servers::{NoKeys, Servers};
 use idlewatt_store::Store;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 
 use crate::cards::Cards;
 use crate::circle::Circle;
@@ -42,7 +41,6 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Engine {
     node: Arc<Node>,
     desk: Arc<Desk>,
-    tasks: TaskTracker,
     // Given up last: then the next engine may begin.
     claim: Claim,
 }
@@ -63,6 +61,8 @@ impl Engine {
         let listener = door::bind(listen.unwrap_or(config.settings().listen)).await?;
         let address = listener.local_addr().map_err(|error| internal(&error))?;
         let node = assemble(home, config, store, address).await?;
+        // Whoever asks first hears what holds, a pause of before among it.
+        node.decide();
 
         let token = identity::token();
         let desk = Arc::new(Desk(Arc::clone(&node)));
@@ -75,7 +75,7 @@ impl Engine {
         claim.announce(address, &token)?;
         tracing::info!(%address, "control door open");
 
-        let tasks = TaskTracker::new();
+        let tasks = &node.tasks;
         let stop = node.stop.clone();
         tasks.spawn(async move {
             if let Err(error) = door::serve(listener, door, stop).await {
@@ -90,7 +90,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).find_identity());
         tasks.spawn(Arc::clone(&node).keep_circle());
         tasks.close();
-        Ok(Self { node, desk, tasks, claim })
+        Ok(Self { node, desk, claim })
     }
 
     /// Where the control door is.
@@ -135,10 +135,9 @@ impl Engine {
         if timeout(LAST_WORDS, handed_back).await.is_err() {
             tracing::warn!("not everything could be handed back in time");
         }
-        let session = node.standing.borrow().session;
-        node.keep_energy(session, clock::now().day());
         node.stop.cancel();
-        drop(timeout(LAST_WORDS, self.tasks.wait()).await);
+        drop(timeout(LAST_WORDS, node.tasks.wait()).await);
+        node.keep_energy(None, clock::now().day());
         if let Err(error) = node.store.flush().await {
             tracing::error!(%error, "the last entries may not be on disk");
         }
@@ -167,8 +166,8 @@ async fn assemble(
         shared: 0,
         ready: 0,
         joined: 0,
-        cannot_keep: false,
         connected: 0,
+        cannot_keep: false,
         stopping: false,
     };
     let first = Policy::default().decide(&settings.policy, &nothing, &clock::now());
@@ -244,8 +243,9 @@ impl Node {
             if self.events.receiver_count() == 0 {
                 continue;
             }
-            self.tell(Event::Status(Box::new(self.status().await)));
-            self.tell(Event::Networks(self.network_views().await));
+            let status = self.status().await;
+            self.tell(Event::Networks(status.networks.clone()));
+            self.tell(Event::Status(Box::new(status)));
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(SHOWN) => {}

@@ -1,10 +1,13 @@
 //! Looking for model servers, and trying what is shared: rarely while nothing happens, often while a shared server is
 //! away.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idlewatt_control::{Code, ControlError, Event};
+use idlewatt_core::policy::Cause;
 use idlewatt_protocol::Price;
 use idlewatt_servers::{DiscoverOptions, probe};
 
@@ -49,8 +52,27 @@ impl Node {
         if self.services.found(&found) {
             self.services_changed();
         }
-        while let Some(untried) = self.services.untried() {
+        // It takes the GPU for a moment: not while a person wants it.
+        while self.may_try()
+            && let Some(untried) = self.services.untried()
+        {
             drop(self.try_live(&untried.id).await);
+        }
+        self.look_under().await;
+    }
+
+    /// Looks on which cards shared models compute, so that no card is billed for another's work.
+    async fn look_under(&self) {
+        if !self.cards.any() {
+            return;
+        }
+        let mut ports = BTreeMap::new();
+        for (id, port) in self.services.shared_here() {
+            let place = match ports.entry(port) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.cards.under(port).await),
+            };
+            self.services.placed(&id, place.clone());
         }
     }
 
@@ -77,6 +99,7 @@ impl Node {
         if let Some(row) = self.services.share(&meant.id, on, price) {
             self.store.put_service(row).await.map_err(|error| of_store(&error))?;
         }
+        self.look_under().await;
         self.services_changed();
         Ok(())
     }
@@ -123,12 +146,15 @@ impl Node {
 
     /// Whether sharing goes on, or only waits for a server to come back.
     fn standing_may_share(&self) -> bool {
-        use idlewatt_core::policy::Cause;
-        let standing = self.standing.borrow();
-        standing
-            .decision
-            .reasons
-            .iter()
-            .all(|it| matches!(it.cause, Cause::NothingToShare { unreachable: true }))
+        self.only_held_by(|it| matches!(it, Cause::NothingToShare { unreachable: true }))
+    }
+
+    /// Whether nothing speaks against using the GPU for a moment.
+    pub(crate) fn may_try(&self) -> bool {
+        self.only_held_by(|it| matches!(it, Cause::NothingToShare { .. } | Cause::NoNetwork))
+    }
+
+    fn only_held_by(&self, harmless: impl Fn(Cause) -> bool) -> bool {
+        self.standing.borrow().decision.reasons.iter().all(|it| harmless(it.cause))
     }
 }

@@ -183,9 +183,12 @@ impl Node {
 
     /// A network's connection stands otherwise than before.
     pub(crate) fn network_reported(self: &Arc<Self>, network: &str, report: NetworkReport) {
-        tracing::info!(network, ?report, "network");
         let mut keep = None;
         if let Some(member) = lock(&self.networks.members).get_mut(network) {
+            if member.state == NetworkState::Waiting && report == NetworkReport::Connecting {
+                // One more attempt: screens go on to show since when it is away, and why.
+                return;
+            }
             let (state, reason) = match report {
                 NetworkReport::Connecting => (NetworkState::Connecting, None),
                 NetworkReport::Connected { account, name, urls } => {
@@ -204,6 +207,7 @@ impl Node {
             };
             if member.state != state {
                 member.since = clock::now().unix();
+                tracing::info!(network, ?state, reason, "network");
             }
             member.state = state;
             member.reason = reason;

@@ -13,11 +13,12 @@ use idlewatt_servers::Servers;
 use idlewatt_store::{Reply, SessionId, Store, StoreError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cards::Cards;
 use crate::circle::Circle;
-use crate::config::Config;
 use crate::clock;
+use crate::config::Config;
 use crate::deciding::KeptPause;
 use crate::door::LoginCodes;
 use crate::home::Home;
@@ -30,13 +31,13 @@ use crate::slots::Slots;
 /// Events that a slow screen may be behind before it is told to ask anew.
 const EVENTS: usize = 256;
 
-/// A running node.
 /// A disk that refused is tried again after this long.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The setting that is written to try it.
 const TRIED: &str = "disk.tried";
 
+/// A running node.
 pub(crate) struct Node {
     pub(crate) home: Home,
     pub(crate) store: Store,
@@ -74,6 +75,8 @@ pub(crate) struct Node {
     pub(crate) stopping: CancellationToken,
     /// Every task ends.
     pub(crate) stop: CancellationToken,
+    /// What is waited for before the engine ends.
+    pub(crate) tasks: TaskTracker,
     notices: Mutex<BTreeMap<&'static str, Notice>>,
 }
 
@@ -159,6 +162,7 @@ impl Node {
             events: broadcast::Sender::new(EVENTS),
             stopping: CancellationToken::new(),
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             notices: Mutex::default(),
         })
     }
@@ -206,10 +210,6 @@ impl Node {
     pub(crate) fn not_kept(&self, error: &StoreError) {
         self.wants_person("store", &problem::of_store(error));
     }
-}
-
-/// Locks, also after a panic elsewhere: every value behind these locks is whole at every moment.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
     /// While the disk refuses, nothing new is taken, and it is tried again each second. Ends when the node stops.
     pub(crate) async fn keep_writing(self: Arc<Self>) {
@@ -252,5 +252,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
             reply = again();
         }
     }
+}
+
+/// Locks, also after a panic elsewhere: every value behind these locks is whole at every moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

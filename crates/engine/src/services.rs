@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use idlewatt_control::{Code, ControlError, Service};
+use idlewatt_core::meter::Place;
 use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, ServiceOffer};
 use idlewatt_servers::{Found, Model, ModelServer, ProbeReport};
 use idlewatt_store::ServiceRow;
@@ -34,6 +35,8 @@ pub(crate) struct Known {
     pub(crate) model: Model,
     /// Where the server is, for the host's eyes only.
     pub(crate) label: String,
+    /// Where it computes, as far as that could be seen.
+    pub(crate) place: Place,
     url: Url,
     shared: bool,
     price: Price,
@@ -73,17 +76,6 @@ impl Known {
     /// What it was seen to do, unless it is another artefact or build since.
     fn probe(&self) -> Option<&Seen> {
         self.seen.as_ref().filter(|seen| seen.artefact == self.model.artefact)
-    }
-
-    /// Whether its server runs on this machine, where its energy can be measured.
-    #[must_use]
-    pub(crate) fn is_here(&self) -> bool {
-        match self.url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        }
     }
 
     /// Longest context, tokens.
@@ -140,7 +132,17 @@ impl Known {
         if self.server.is_none() {
             return Some("its server does not answer".to_owned());
         }
+        if self.is_untried() {
+            return Some(
+                "changed since it was tried; it is tried again as soon as you are not here".to_owned(),
+            );
+        }
         self.problem.clone()
+    }
+
+    /// Shared and there, and not tried as it is now.
+    fn is_untried(&self) -> bool {
+        self.shared && self.server.is_some() && self.probe().is_none() && self.problem.is_none()
     }
 
     fn row(&self) -> ServiceRow {
@@ -170,6 +172,7 @@ impl Known {
                 warm: false,
             },
             label: memory.label,
+            place: unseen(&memory.url),
             url: memory.url,
             shared: row.shared,
             price: row.price,
@@ -204,6 +207,7 @@ impl Services {
                     server: None,
                     model: model.clone(),
                     label: server.label(),
+                    place: unseen(server.url()),
                     url: server.url().clone(),
                     shared: false,
                     price: Price::ZERO,
@@ -211,6 +215,10 @@ impl Services {
                     probing: false,
                     problem: None,
                 });
+                if known.server.is_none() || known.model.artefact != model.artefact {
+                    // What went wrong went wrong with another one.
+                    known.problem = None;
+                }
                 known.server = Some(Arc::clone(server));
                 known.model = model.clone();
                 known.label = server.label();
@@ -315,10 +323,7 @@ impl Services {
     #[must_use]
     pub(crate) fn untried(&self) -> Option<Known> {
         let mut services = self.locked();
-        let wanted = |it: &&mut Known| {
-            it.shared && it.server.is_some() && it.probe().is_none() && !it.probing && it.problem.is_none()
-        };
-        let known = services.values_mut().find(wanted)?;
+        let known = services.values_mut().find(|it| it.is_untried() && !it.probing)?;
         known.probing = true;
         Some(known.clone())
     }
@@ -364,10 +369,38 @@ impl Services {
         (shared.clone().count(), shared.filter(|it| it.is_ready()).count())
     }
 
-    /// Whether a shared model is loaded now.
+    /// Whether there is one to try.
     #[must_use]
-    pub(crate) fn any_warm(&self) -> bool {
-        self.locked().values().any(|it| it.shared && it.server.is_some() && it.model.warm)
+    pub(crate) fn any_untried(&self) -> bool {
+        self.locked().values().any(|it| it.is_untried() && !it.probing)
+    }
+
+    /// Where shared models are loaded now; [`Place::Elsewhere`] where none is, on this machine.
+    #[must_use]
+    pub(crate) fn warm_on(&self) -> Place {
+        let services = self.locked();
+        let warm = services.values().filter(|it| it.shared && it.server.is_some() && it.model.warm);
+        warm.map(|it| it.place.clone()).fold(Place::Elsewhere, Place::and)
+    }
+
+    /// Shared services whose servers are on this machine, with their ports.
+    #[must_use]
+    pub(crate) fn shared_here(&self) -> Vec<(String, u16)> {
+        let services = self.locked();
+        let here = services.values().filter(|it| it.shared && it.server.is_some() && is_here(&it.url));
+        here.filter_map(|it| Some((it.id.clone(), it.url.port_or_known_default()?))).collect()
+    }
+
+    /// Takes over where a service's server was seen to compute.
+    pub(crate) fn placed(&self, id: &str, seen: Place) {
+        let mut services = self.locked();
+        let Some(known) = services.get_mut(id) else { return };
+        known.place = match (seen, &known.place) {
+            // A cold model is on no card, which says nothing of where it will be loaded.
+            (Place::Elsewhere, Place::Cards(_)) if !known.model.warm => return,
+            (Place::Elsewhere, _) if !known.model.warm => Place::Anywhere,
+            (seen, _) => seen,
+        };
     }
 
     /// What networks are offered.
@@ -385,6 +418,21 @@ impl Services {
     fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an address is on this machine, where energy can be measured.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// Where a server computes before anybody has looked.
+fn unseen(url: &Url) -> Place {
+    if is_here(url) { Place::Anywhere } else { Place::Elsewhere }
 }
 
 /// A name that stays the same for the same model at the same address, and tells a hub neither.

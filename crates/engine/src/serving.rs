@@ -96,17 +96,17 @@ impl Host for NetworkHost {
         self.kept(self.node.store.unsettled(&self.network, limit).await).unwrap_or_default()
     }
 
-    async fn posted(&self, posted: Posted) {
+    async fn posted(&self, posted: Posted) -> Result<(), NotKept> {
         let now = clock::now();
         let request = posted.request;
         let kept = self.node.store.posted(&self.network, posted, now.unix(), &now.day()).await;
-        if self.kept(kept).is_some() {
-            self.node.request_changed(request).await;
-        }
+        self.kept(kept).ok_or(NotKept)?;
+        self.node.request_changed(request).await;
+        Ok(())
     }
 
     async fn void(&self, request: RequestId) {
-        if self.kept(self.node.store.void(request, clock::now().unix()).await).is_some() {
+        if self.kept(self.node.store.void(&self.network, request, clock::now().unix()).await).is_some() {
             self.node.request_changed(request).await;
         }
     }
@@ -183,7 +183,7 @@ impl Record {
             day: now.day(),
             session: node.standing.borrow().session,
         }));
-        node.cards.request_began(ask.request, known.is_here(), now.monotonic);
+        node.cards.request_began(ask.request, known.place.clone(), now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
         Self {
             node: Arc::clone(node),

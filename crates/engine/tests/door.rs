@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use idlewatt_control::{Code, Request, Response};
 use idlewatt_engine::Engine;
@@ -119,7 +120,7 @@ async fn a_file_that_breaks_while_the_engine_runs_leaves_the_last_good_settings_
 }
 
 #[tokio::test]
-async fn a_pause_outlives_the_engine_and_a_timed_one_does_not_spin() {
+async fn a_timed_pause_outlives_the_engine_and_lets_it_rest() {
     let it = running().await;
     let pause = Request::Pause(idlewatt_control::PauseFor::Seconds { seconds: 3600 });
     let Response::Status(paused) = it.answer(&pause).await else { panic!("no status") };
@@ -127,9 +128,16 @@ async fn a_pause_outlives_the_engine_and_a_timed_one_does_not_spin() {
     let home = it.home.clone();
     it.engine.stop().await;
     let engine = Engine::start(home, Some("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    let mut events = engine.events();
     let resident = engine.resident();
     let Response::Status(again) = resident.answer(Request::Status).await else { panic!("no status") };
     let held = again.reasons.iter().find(|it| it.code == idlewatt_protocol::PauseCode::PausedByHost).unwrap();
     assert!(held.until.is_some());
+    // Screens hear of a change within a second: two seconds without one show that nobody decides anew all the time.
+    let mut heard = 0;
+    while tokio::time::timeout(Duration::from_secs(2), events.recv()).await.is_ok() {
+        heard += 1;
+        assert!(heard < 12, "it does not come to rest");
+    }
     engine.stop().await;
 }

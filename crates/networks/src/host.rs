@@ -33,7 +33,10 @@ pub trait Host: Send + Sync {
     async fn unsettled(&self, limit: usize) -> Vec<Envelope>;
 
     /// The network settled a request: keep it durably, forget the statement.
-    async fn posted(&self, posted: Posted);
+    ///
+    /// # Errors
+    /// When it could not be kept. The session ends then, so that the network sends it again in the next.
+    async fn posted(&self, posted: Posted) -> Result<(), NotKept>;
 
     /// The network knows no such request: forget the statement.
     async fn void(&self, request: RequestId);
@@ -45,9 +48,9 @@ pub trait Host: Send + Sync {
     fn report(&self, report: NetworkReport);
 }
 
-/// The store could not keep a statement; the request is not acknowledged.
+/// The store could not keep it; it is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the statement could not be kept on disk")]
+#[error("it could not be kept on disk")]
 pub struct NotKept;
 
 /// An answer under way. Dropping it closes the connection to the model server.

@@ -19,8 +19,11 @@ mod worker;
 
 use std::fs::OpenOptions;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use rusqlite::Connection;
+
 use tokio::sync::watch;
 
 pub use error::StoreError;
@@ -38,6 +41,8 @@ use worker::{Durability, Worker};
 pub struct Store {
     writer: Worker,
     reader: Worker,
+    /// The number of the newest session.
+    newest_session: Arc<AtomicI64>,
 }
 
 impl Store {
@@ -51,15 +56,17 @@ impl Store {
         make_private(path);
         let mut connection = Connection::open(path).map_err(|error| StoreError::opening(path, error))?;
         schema::prepare(&mut connection).map_err(|error| StoreError::opening(path, error))?;
-        let newest = schema::migrate(&mut connection, schema::MIGRATIONS)
+        let migrated = schema::migrate(&mut connection, schema::MIGRATIONS)
             .map_err(|error| StoreError::opening(path, error))?;
-        if let schema::Migrated::Newer { found } = newest {
+        if let schema::Migrated::Newer { found } = migrated {
             return Err(StoreError::Newer { path: path.to_owned(), found, known: schema::VERSION });
         }
         requests::close_lost(&connection).map_err(|error| StoreError::opening(path, error))?;
         sessions::close_lost(&connection).map_err(|error| StoreError::opening(path, error))?;
+        let newest = sessions::newest(&connection).map_err(|error| StoreError::opening(path, error))?;
         let reader = schema::open_reader(path).map_err(|error| StoreError::opening(path, error))?;
-        Ok(Self { writer: Worker::writer(connection)?, reader: Worker::reader(reader)? })
+        let (writer, reader) = (Worker::writer(connection)?, Worker::reader(reader)?);
+        Ok(Self { writer, reader, newest_session: Arc::new(AtomicI64::new(newest)) })
     }
 
     /// Why the disk did not keep what was last written, until it keeps something again.

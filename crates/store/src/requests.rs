@@ -164,12 +164,15 @@ impl Store {
 
     /// A network does not know a request, or nothing of it was delivered: forgets the statement; the request earned
     /// nothing and its tokens do not count.
-    pub fn void(&self, request: RequestId, at: UnixMillis) -> Reply<()> {
+    pub fn void(&self, network: &str, request: RequestId, at: UnixMillis) -> Reply<()> {
+        let network = network.to_owned();
         self.keep(move |connection| {
-            connection.prepare_cached("DELETE FROM outbox WHERE request = ?")?.execute([Text(request)])?;
+            forget_statement(connection, &network, request)?;
             let voided = connection
-                .prepare_cached("UPDATE requests SET posted = ?2 WHERE id = ?1 AND posted IS NULL")?
-                .execute(params![Text(request), at.0])?;
+                .prepare_cached(
+                    "UPDATE requests SET posted = ?3 WHERE id = ?1 AND network = ?2 AND posted IS NULL",
+                )?
+                .execute(params![Text(request), network, at.0])?;
             if voided == 0 {
                 return Ok(());
             }
@@ -262,6 +265,14 @@ pub(crate) fn close_lost(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// One network has no say over what another owes.
+fn forget_statement(connection: &Connection, network: &str, request: RequestId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM outbox WHERE request = ? AND network = ?")?
+        .execute(params![Text(request), network])
+        .map(|_| ())
+}
+
 fn settle(
     connection: &Connection,
     network: &str,
@@ -269,7 +280,7 @@ fn settle(
     at: UnixMillis,
     day: &str,
 ) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM outbox WHERE request = ?")?.execute([Text(posted.request)])?;
+    forget_statement(connection, network, posted.request)?;
     let new = connection
         .prepare_cached("INSERT OR IGNORE INTO postings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?
         .execute(params![
@@ -287,8 +298,8 @@ fn settle(
         return Ok(());
     }
     let known = connection
-        .prepare_cached("UPDATE requests SET posted = ?2, receipt = ?3 WHERE id = ?1")?
-        .execute(params![Text(posted.request), at.0, posted.receipt.payload_digest().map(Text)])?;
+        .prepare_cached("UPDATE requests SET posted = ?3, receipt = ?4 WHERE id = ?1 AND network = ?2")?
+        .execute(params![Text(posted.request), network, at.0, posted.receipt.payload_digest().map(Text)])?;
     if known > 0 {
         return count(connection, posted.request, Some(posted.earned), posted.usage);
     }

@@ -1,5 +1,7 @@
 //! Stretches of sharing: from the moment the node begins to take work until a reason ends it.
 
+use std::sync::atomic::Ordering;
+
 use idlewatt_control::{Reason, Session};
 use idlewatt_protocol::{Milliwatts, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,12 +14,15 @@ use crate::{Reply, Store, totals};
 pub struct SessionId(pub i64);
 
 impl Store {
-    /// Sharing begins.
-    pub fn start_session(&self, started: UnixMillis) -> Reply<SessionId> {
-        self.note(move |connection| {
-            connection.execute("INSERT INTO sessions (started) VALUES (?)", [started.0])?;
-            Ok(SessionId(connection.last_insert_rowid()))
-        })
+    /// Sharing begins. Its number is there at once, so that whatever follows counts for it.
+    pub fn start_session(&self, started: UnixMillis) -> (SessionId, Reply<()>) {
+        let id = SessionId(self.newest_session.fetch_add(1, Ordering::Relaxed) + 1);
+        let kept = self.note(move |connection| {
+            connection
+                .execute("INSERT INTO sessions (id, started) VALUES (?, ?)", [id.0, started.0])
+                .map(|_| ())
+        });
+        (id, kept)
     }
 
     /// Sharing ends. `peak` is the highest power over ten seconds, `cap` the cap then, both over all cards.
@@ -60,6 +65,11 @@ impl Store {
             Ok(found)
         })
     }
+}
+
+/// The highest number given so far; 0 before the first.
+pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT coalesce(max(id), 0) FROM sessions", [], |row| row.get(0))
 }
 
 /// A killed process told no end: the last thing that is known of its session stands for it.

@@ -122,9 +122,21 @@ fn a_statement_waits_in_the_outbox_until_it_is_posted_or_void() {
     assert_eq!(waiting(9), [envelope(3), envelope(1), envelope(2)]);
     assert_eq!(waiting(1), [envelope(3)]);
     store.posted(HUB, posted(1, 3, usage(1, 1), 5), UnixMillis(2), DAY).wait().unwrap();
-    store.void(id(1), UnixMillis(2)).wait().unwrap();
+    store.void(HUB, id(1), UnixMillis(2)).wait().unwrap();
     assert_eq!((waiting(9), store.unsettled_count(HUB).wait().unwrap()), (vec![envelope(2)], 1));
     assert_eq!(store.unsettled_count("hub-b").wait().unwrap(), 1);
+}
+
+#[test]
+fn a_network_has_no_say_over_what_another_owes() {
+    let (_folder, store) = store();
+    store.begin(begun(1)).wait().unwrap();
+    store.keep_statements(HUB, vec![(id(1), envelope(1))], UnixMillis(1)).wait().unwrap();
+    store.void("hub-b", id(1), UnixMillis(2)).wait().unwrap();
+    store.posted("hub-b", posted(1, 1, usage(9, 9), 9), UnixMillis(2), DAY).wait().unwrap();
+    assert_eq!(store.unsettled(HUB, 9).wait().unwrap(), [envelope(1)]);
+    let row = &store.requests(1, None, UnixMillis(9_000)).wait().unwrap()[0];
+    assert_eq!((row.earned_ucr, row.receipt.as_ref(), row.tokens_out), (None, None, 0));
 }
 
 #[test]
@@ -158,7 +170,8 @@ fn a_network_that_settled_first_is_not_overruled_by_the_node() {
 #[test]
 fn what_ran_when_the_process_died_is_lost_and_its_session_is_over() {
     let (folder, store) = store();
-    let session = store.start_session(UnixMillis(500)).wait().unwrap();
+    let (session, kept) = store.start_session(UnixMillis(500));
+    kept.wait().unwrap();
     store.begin(Begun { session: Some(session), ..begun(1) }).wait().unwrap();
     store.begin(Begun { session: Some(session), ..begun(2) }).wait().unwrap();
     store.end(ended(2, usage(1, 1))).wait().unwrap();
@@ -179,7 +192,8 @@ fn what_ran_when_the_process_died_is_lost_and_its_session_is_over() {
 fn a_session_has_its_own_sums_and_the_reason_that_ended_it() {
     let (_folder, store) = store();
     assert_eq!(store.last_session().wait().unwrap(), None);
-    let session = store.start_session(UnixMillis(500)).wait().unwrap();
+    let (session, kept) = store.start_session(UnixMillis(500));
+    kept.wait().unwrap();
     store.begin(Begun { session: Some(session), ..begun(1) }).wait().unwrap();
     store.end(ended(1, usage(6, 7))).wait().unwrap();
     let split = EnergySplit { answering: Millijoules(5), waiting: Millijoules(3), awake: Millijoules(1) };
@@ -367,7 +381,7 @@ proptest! {
                     drop(store.posted(HUB, posted(seq, number, usage(tokens, tokens), earned), UnixMillis(1), DAY));
                 },
                 Step::Void(number) => if !settled.contains(&number) {
-                    drop(store.void(id(number), UnixMillis(1)));
+                    drop(store.void(HUB, id(number), UnixMillis(1)));
                 },
             }
         }

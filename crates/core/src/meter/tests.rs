@@ -56,7 +56,7 @@ impl Bench {
     /// Teaches the power of the loaded, idle card.
     fn idle_loaded(watts: i64) -> Self {
         let mut bench = Self::new();
-        bench.meter.set_purpose(Purpose::Waiting, true);
+        bench.meter.set_purpose(Purpose::Waiting(on_card()), true);
         bench.draw(watts, Duration::from_secs(10));
         bench.meter.take();
         bench
@@ -65,10 +65,14 @@ impl Bench {
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn on_card() -> Place {
+    Place::Cards(vec![CARD.into()])
+}
+
 #[test]
 fn a_request_alone_uses_what_the_card_used_and_its_margin_is_above_the_loaded_idle() {
     let mut bench = Bench::idle_loaded(40);
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.progress(1, 100, 1);
     // The first tenth of a second still rises from 40 W.
     bench.draw(240, 10 * SECOND);
@@ -86,7 +90,7 @@ fn a_request_alone_uses_what_the_card_used_and_its_margin_is_above_the_loaded_id
 fn without_a_baseline_there_is_a_total_and_no_margin() {
     let mut bench = Bench::new();
     bench.read(CARD, Some(200));
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.draw(200, 2 * SECOND);
     let energy = bench.end(1);
     assert_eq!((energy.marginal_mj, energy.total_mj), (None, Some(Millijoules(400_000))));
@@ -95,11 +99,11 @@ fn without_a_baseline_there_is_a_total_and_no_margin() {
 #[test]
 fn less_than_a_second_is_an_estimate_and_nothing_read_is_unknown() {
     let mut bench = Bench::idle_loaded(40);
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.draw(240, SECOND / 2);
     let short = bench.end(1);
     assert_eq!((short.label, short.error_mj), (Label::Estimated, None));
-    bench.begin(2, Place::Anywhere);
+    bench.begin(2, on_card());
     assert_eq!(bench.end(2), Energy::default());
     bench.begin(3, Place::Elsewhere);
     bench.draw(240, 5 * SECOND);
@@ -109,8 +113,8 @@ fn less_than_a_second_is_an_estimate_and_nothing_read_is_unknown() {
 #[test]
 fn two_requests_share_by_the_tokens_that_they_computed() {
     let mut bench = Bench::idle_loaded(0);
-    bench.begin(1, Place::Anywhere);
-    bench.begin(2, Place::Anywhere);
+    bench.begin(1, on_card());
+    bench.begin(2, on_card());
     bench.progress(1, 0, 1);
     bench.progress(2, 0, 1);
     bench.read(CARD, Some(300));
@@ -124,9 +128,9 @@ fn two_requests_share_by_the_tokens_that_they_computed() {
 #[test]
 fn a_long_prompt_costs_its_request_and_not_the_one_that_decodes_beside_it() {
     let mut bench = Bench::idle_loaded(0);
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.progress(1, 0, 1);
-    bench.begin(2, Place::Anywhere);
+    bench.begin(2, on_card());
     bench.read(CARD, Some(300));
     bench.draw(300, 4 * SECOND);
     // Asking for the books cuts nothing.
@@ -146,9 +150,9 @@ fn energy_is_split_into_answering_waiting_awake_and_the_hosts_own() {
     bench.draw(10, 10 * SECOND);
     bench.meter.set_purpose(Purpose::Awake, false);
     bench.draw(10, 20 * SECOND);
-    bench.meter.set_purpose(Purpose::Waiting, true);
+    bench.meter.set_purpose(Purpose::Waiting(on_card()), true);
     bench.draw(10, 30 * SECOND);
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.draw(10, 40 * SECOND);
     bench.end(1);
     let split = bench.meter.take();
@@ -162,9 +166,34 @@ fn energy_is_split_into_answering_waiting_awake_and_the_hosts_own() {
 }
 
 #[test]
+fn a_model_whose_card_is_not_known_makes_estimates_and_one_on_no_card_uses_none() {
+    for (place, waiting, label) in [
+        (on_card(), 100_000, Label::Measured),
+        (Place::Anywhere, 100_000, Label::Estimated),
+        (Place::Elsewhere, 0, Label::Measured),
+    ] {
+        let mut bench = Bench::new();
+        bench.read(CARD, Some(10));
+        bench.meter.set_purpose(Purpose::Waiting(place.clone()), true);
+        bench.draw(10, 10 * SECOND);
+        let split = bench.meter.take();
+        assert_eq!(
+            (split.waiting.0, split.measured().0, split.label),
+            (waiting, 100_000, label),
+            "{place:?}"
+        );
+    }
+    let mut bench = Bench::idle_loaded(40);
+    bench.begin(1, Place::Anywhere);
+    bench.draw(240, 5 * SECOND);
+    assert_eq!(bench.end(1).label, Label::Estimated);
+    assert_eq!(bench.meter.take().label, Label::Estimated);
+}
+
+#[test]
 fn a_gap_in_the_readings_is_not_guessed_and_makes_an_estimate() {
     let mut bench = Bench::idle_loaded(100);
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.draw(100, 2 * SECOND);
     bench.at += MAX_GAP + SECOND;
     bench.read(CARD, Some(100));
@@ -177,7 +206,7 @@ fn a_gap_in_the_readings_is_not_guessed_and_makes_an_estimate() {
 fn a_counter_that_disagrees_with_the_power_makes_an_estimate_until_it_agrees_again() {
     let mut bench = Bench::idle_loaded(100);
     let run = |bench: &mut Bench, gain: i64| {
-        bench.begin(1, Place::Anywhere);
+        bench.begin(1, on_card());
         for _ in 0..300 {
             bench.at += SECOND / 10;
             bench.counter = Some(bench.counter.unwrap_or(0) + 100 * gain);
@@ -197,7 +226,7 @@ fn a_card_that_only_counts_is_metered_by_its_counter() {
     let mut bench = Bench::new();
     bench.counter = Some(1_000);
     bench.read(CARD, None);
-    bench.begin(1, Place::Anywhere);
+    bench.begin(1, on_card());
     bench.at += 3 * SECOND;
     bench.counter = Some(61_000);
     bench.read(CARD, None);
@@ -296,7 +325,11 @@ proptest! {
                     requests += energy.total_mj.map_or(0, |it| it.0);
                 }
                 Step::Purpose(which) => {
-                    let purpose = [Purpose::Host, Purpose::Waiting, Purpose::Awake][usize::from(which)];
+                    let purpose = match which {
+                        0 => Purpose::Host,
+                        1 => Purpose::Waiting(Place::Anywhere),
+                        _ => Purpose::Awake,
+                    };
                     bench.meter.set_purpose(purpose, which == 1);
                 }
                 Step::Take => keep(bench.meter.take()),

@@ -92,7 +92,7 @@ impl Connection {
     pub(super) async fn drive(self, host: &SharedHost, stop: &CancellationToken) -> Over {
         let (news, mut told) = mpsc::channel(NEWS);
         let (signed, mut envelopes) = mpsc::unbounded_channel();
-        let (books, keeper) = keep_books(host.clone());
+        let (books, mut keeper) = keep_books(host.clone());
         let mut changes = host.changes();
         let mut run = Run {
             host: host.clone(),
@@ -151,6 +151,8 @@ impl Connection {
                     run.session.offer(host.offer());
                     run.session.state(host.state());
                 }
+                // Going on would leave a hole in the books that no later hello asks for.
+                _ = &mut keeper => break Over::Lost("a posting could not be kept on this machine's disk".to_owned()),
                 () = stop.cancelled(), if goodbye.is_none() => {
                     run.session.yield_all();
                     goodbye = Some(Instant::now() + GOODBYE);
@@ -171,7 +173,9 @@ impl Connection {
         }
         drop(run);
         // The next hello names the last posting kept, so every one that came must be kept by then.
-        let _ = keeper.await;
+        if !keeper.is_finished() {
+            let _ = keeper.await;
+        }
         over
     }
 }
@@ -265,7 +269,7 @@ impl Run {
     }
 
     async fn enter(&self, entry: Entry) {
-        // The keeper ends only after this sender.
+        // The keeper ends before this sender only where the session is about to.
         let _ = self.books.send(entry).await;
     }
 }
@@ -276,12 +280,17 @@ enum Entry {
     Void(RequestId),
 }
 
+/// Ends when the sender is gone, or with the first posting that could not be kept.
 fn keep_books(host: SharedHost) -> (mpsc::Sender<Entry>, JoinHandle<()>) {
     let (books, mut entries) = mpsc::channel(BOOKS);
     let keeper = tokio::spawn(async move {
         while let Some(entry) = entries.recv().await {
             match entry {
-                Entry::Posted(posted) => host.posted(*posted).await,
+                Entry::Posted(posted) => {
+                    if host.posted(*posted).await.is_err() {
+                        break;
+                    }
+                }
                 Entry::Void(request) => host.void(request).await,
             }
         }

@@ -98,6 +98,19 @@ async fn an_answer_goes_out_in_order_by_exact_offsets_and_is_stated_and_posted()
 }
 
 #[tokio::test]
+async fn a_posting_that_is_not_kept_ends_the_session_and_comes_again_in_the_next() {
+    let mut hub = Hub::start().await;
+    let mut node = Node::start(&hub);
+    let (mut peer, _) = hub.admit().await;
+    node.host.full.store(true, std::sync::atomic::Ordering::Relaxed);
+    peer.say(&posted(1, 1)).await;
+    let (mut peer, hello) = hub.admit().await;
+    assert_eq!(hello.posted_through, 0);
+    peer.say(&posted(1, 1)).await;
+    assert_eq!(soon("the posting", node.posted.recv()).await.unwrap().seq, 1);
+}
+
+#[tokio::test]
 async fn several_answers_run_at_once_and_a_refusal_is_told() {
     let mut hub = Hub::start().await;
     let mut node = Node::start(&hub);

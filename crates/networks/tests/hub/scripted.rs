@@ -1,5 +1,6 @@
 //! A hub and a host that do what a test tells them, over a real socket.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -208,6 +209,8 @@ pub(crate) struct Scripted {
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) state: Mutex<State>,
     pub(crate) through: Mutex<u64>,
+    /// The next posting is not kept.
+    pub(crate) full: AtomicBool,
     pub(crate) outbox: Mutex<Vec<Envelope>>,
     key: SigningKey,
 }
@@ -232,6 +235,7 @@ impl Node {
             changes: watch::Sender::new(0),
             state: Mutex::new(State { accepting: true, free_slots: 1, why: None, until: None }),
             through: Mutex::new(0),
+            full: AtomicBool::new(false),
             outbox: Mutex::new(Vec::new()),
             key: SigningKey::from_bytes(&[2; 32]),
         });
@@ -317,9 +321,13 @@ impl Host for Scripted {
         self.outbox.lock().unwrap().iter().take(limit).cloned().collect()
     }
 
-    async fn posted(&self, posted: Posted) {
+    async fn posted(&self, posted: Posted) -> Result<(), NotKept> {
+        if self.full.swap(false, Ordering::Relaxed) {
+            return Err(NotKept);
+        }
         *self.through.lock().unwrap() = posted.seq;
         self.posted.send(posted).unwrap();
+        Ok(())
     }
 
     async fn void(&self, _request: RequestId) {}

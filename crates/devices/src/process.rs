@@ -1,0 +1,116 @@
+//! Which processes serve a port of this machine, so that the cards on which a model server computes can be told from the
+//! others. Linux tells; elsewhere nothing is known.
+
+use std::collections::BTreeSet;
+
+/// The processes that listen on a TCP port of this machine, and all that they started. `None` where that cannot be seen:
+/// nobody listens, it is another user's, or the system is not Linux. Takes milliseconds: not for an async thread.
+#[must_use]
+pub fn serving(port: u16) -> Option<BTreeSet<u32>> {
+    system::serving(port)
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    pub(super) fn serving(_port: u16) -> Option<std::collections::BTreeSet<u32>> {
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+
+    /// `TCP_LISTEN` in `/proc/net/tcp`.
+    const LISTENS: &str = "0A";
+
+    pub(super) fn serving(port: u16) -> Option<BTreeSet<u32>> {
+        let tables =
+            ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+        let sockets: BTreeSet<String> = tables.iter().flat_map(|table| listeners(table, port)).collect();
+        if sockets.is_empty() {
+            return None;
+        }
+        let processes: BTreeMap<u32, u32> = fs::read_dir("/proc")
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|id| Some((id, parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?)))
+            .collect();
+        let mut found: BTreeSet<u32> = processes.keys().copied().filter(|id| holds(*id, &sockets)).collect();
+        loop {
+            let before = found.len();
+            found.extend(
+                processes
+                    .iter()
+                    .filter(|(_, parent)| found.contains(parent))
+                    .map(|(id, _)| *id)
+                    .collect::<Vec<_>>(),
+            );
+            if found.len() == before {
+                return Some(found).filter(|found| !found.is_empty());
+            }
+        }
+    }
+
+    /// Names of the sockets that listen on `port`, as links to open files name them.
+    fn listeners(table: &str, port: u16) -> Vec<String> {
+        let port = format!(":{port:04X}");
+        let listener = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let listens = fields.get(1)?.ends_with(&port) && *fields.get(3)? == LISTENS;
+            listens.then(|| fields.get(9).map(|inode| format!("socket:[{inode}]")))?
+        };
+        table.lines().filter_map(listener).collect()
+    }
+
+    /// Whether a process has one of these files open; not, where it is another user's.
+    fn holds(id: u32, files: &BTreeSet<String>) -> bool {
+        let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|target| target.to_str().is_some_and(|target| files.contains(target)))
+    }
+
+    /// The second field after the name, which may itself hold blanks and brackets.
+    fn parent(stat: &str) -> Option<u32> {
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_listener_is_told_from_a_connection_on_its_port() {
+            let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0\n\
+                   1: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 20 4 30 10 -1\n";
+            assert_eq!(listeners(table, 8080), ["socket:[4711]"]);
+            assert!(listeners(table, 8081).is_empty());
+        }
+
+        #[test]
+        fn a_name_with_brackets_does_not_hide_the_parent() {
+            assert_eq!(parent("12 (a) b) S 7 12 12 0"), Some(7));
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_that_listens_is_found_and_what_it_started_with_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let found = serving(port).unwrap();
+        assert!(found.contains(&std::process::id()) && found.contains(&child.id()), "{found:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        drop(listener);
+        assert_eq!(serving(port), None);
+    }
+}
