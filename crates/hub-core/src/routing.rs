@@ -242,6 +242,18 @@ impl Router {
     /// # Errors
     /// When there is none, and why.
     pub fn choose(&mut self, ask: &Ask<'_>, random: u64) -> Result<Choice, NoRoute> {
+        let choice = self.find(ask, random)?;
+        self.take(&choice, ask.account);
+        Ok(choice)
+    }
+
+    /// Whether a slot is free for this.
+    #[must_use]
+    pub fn has_room(&self, ask: &Ask<'_>) -> bool {
+        self.find(ask, 0).is_ok()
+    }
+
+    fn find(&self, ask: &Ask<'_>, random: u64) -> Result<Choice, NoRoute> {
         let base = ask.model.split_once('@').map_or(ask.model, |(base, _)| base);
         let listed = self.by_name.get(base).map_or(&[][..], Vec::as_slice);
         let mine = self.by_account.get(ask.account).map_or(&[][..], Vec::as_slice);
@@ -274,9 +286,7 @@ impl Router {
             }
         }
         let Some(best) = pick(&eligible, random) else { return Err(self.none(ask, seen)) };
-        let choice = Choice { node: *best.key, offer: Arc::clone(&best.service.offer), own: best.own };
-        self.take(&choice, ask.account);
-        Ok(choice)
+        Ok(Choice { node: *best.key, offer: Arc::clone(&best.service.offer), own: best.own })
     }
 
     fn take(&mut self, choice: &Choice, account: &AccountName) {

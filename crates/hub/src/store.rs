@@ -154,13 +154,13 @@ impl Store {
         settled.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Whether a request has its receipt: a statement that comes late for it needs no `void`, its `posted` was or will
-    /// be sent again.
+    /// Whether a request has its receipt, and `node` a part in it: a statement that comes late for it needs no `void`,
+    /// its `posted` was or will be sent again.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn is_settled(&self, request: RequestId) -> Result<bool, StoreError> {
-        self.run(move |writer| settle::is_settled(&writer.db, request)).await
+    pub async fn is_posted(&self, request: RequestId, node: PublicKey) -> Result<bool, StoreError> {
+        self.run(move |writer| settle::is_posted(&writer.db, request, &node)).await
     }
 
     /// The receipt of a request of this account; `None` when it has none, or it is another's.

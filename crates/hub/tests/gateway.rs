@@ -4,10 +4,11 @@
 
 mod scripted;
 
-use idlewatt_protocol::MicroCredits;
-use idlewatt_protocol::limits::{MAX_FRAME_PAYLOAD, STREAM_WINDOW};
+use idlewatt_hub::store::check_folder;
+use idlewatt_protocol::limits::{MAX_FRAME_PAYLOAD, STREAM_WINDOW, WHOLE_ANSWER_TIMEOUT};
 use idlewatt_protocol::message::{CancelReason, HubMessage, NodeMessage, Outcome, RefusalCode, State};
 use idlewatt_protocol::receipt::{Signed, commitment};
+use idlewatt_protocol::{MicroCredits, Price, ServiceOffer};
 use scripted::*;
 use serde_json::{Value, json};
 
@@ -84,6 +85,7 @@ async fn a_whole_answer_keeps_its_usage() {
     let mut node = hub.node(1).await;
     let response = hub.ask("/v1/chat/completions", &chat(false));
     let mut asked = node.asked().await;
+    assert_eq!(asked.request.deadlines.first_token(), WHOLE_ANSWER_TIMEOUT);
     node.head(&asked, false).await;
     let answer = json!({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0,
         "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}],
@@ -217,7 +219,8 @@ async fn a_yield_mid_stream_is_an_error_and_before_the_first_byte_a_silent_retry
     let late = first.statement(&asked, "", Outcome::Yielded, asked.sent, usage(9, 0));
     let key = first.key.clone();
     first.state_signed(&late, &key).await;
-    // Settled for another node: nothing to post here, and nothing to void.
+    // Settled for another node: the first need not keep its word for longer.
+    assert_eq!(first.hear().await, HubMessage::Void { request: asked.request.request });
     first.say(&NodeMessage::Yield).await;
     hub.accepting(1).await;
 }
@@ -313,6 +316,76 @@ async fn a_stream_that_turns_to_nonsense_ends_in_an_error() {
         let HubMessage::Cancel { delivered, .. } = cancel else { return };
         node.end(&asked, Outcome::Cancelled, delivered, usage(9, 1)).await;
     }
+}
+
+#[tokio::test]
+async fn what_came_right_before_nonsense_is_delivered_and_nothing_else_is_billed() {
+    let hub = TestHub::start().await;
+    let mut node = hub.node(1).await;
+    let response = hub.ask("/v1/chat/completions", &chat(true));
+    let mut asked = node.asked().await;
+    node.head(&asked, true).await;
+    node.data(&mut asked, &chunk("Hel")).await;
+    let response = response.await.unwrap();
+    let headers = response.headers().clone();
+    let right = asked.sent + chunk("lo").len() as u64;
+    node.data(&mut asked, &[&chunk("lo"), "data: {half\n\n", &chunk("!")].concat()).await;
+    let text = response.text().await.unwrap();
+    assert!(content(&text) == "Hello" && text.contains("\"error\"") && !text.contains("[DONE]"), "{text}");
+    let HubMessage::Cancel { delivered, .. } = node.hear().await else { panic!("not cancelled") };
+    assert_eq!(delivered, right);
+    node.end(&asked, Outcome::Cancelled, delivered, usage(9, 2)).await;
+    let statement = node.statement(&asked, "Hello", Outcome::Cancelled, delivered, usage(9, 2));
+    let key = node.key.clone();
+    node.state_signed(&statement, &key).await;
+    let (file, verified) = hub.receipt(&headers).await;
+    assert!(verified.statements[0].is_some());
+    assert_eq!(verified.receipt.response_commitment, commitment(&file.salt.unwrap(), b"Hello"));
+}
+
+#[tokio::test]
+async fn a_request_that_three_nodes_fail_at_is_sent_to_no_other() {
+    let hub = TestHub::start().await;
+    for seed in 1..=5 {
+        let mut node = Node::join(&hub, seed, Some(&hub.token("host").await), 0).await.unwrap();
+        node.offer(vec![offer()]).await;
+        node.ready(4).await;
+        tokio::spawn(async move {
+            let asked = node.asked().await;
+            node.end(&asked, Outcome::Failed, 0, usage(0, 0)).await;
+            node.asked().await;
+        });
+    }
+    hub.accepting(5).await;
+    assert_eq!(hub.post("/v1/chat/completions", &chat(true)).send().await.unwrap().status(), 502);
+    let metrics = hub.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("idlewatt_hub_retries_total 2\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_hubs_fee_is_its_own_and_the_rest_is_the_nodes() {
+    let hub = TestHub::start().await;
+    let mut node = hub.node(1).await;
+    node.offer(vec![ServiceOffer { price: Price(100_000_000), ..offer() }]).await;
+    while !hub.get("/v1/models").await.text().await.unwrap().contains("100000000") {
+        tokio::task::yield_now().await;
+    }
+    let response = hub.ask("/v1/chat/completions", &chat(true));
+    let mut asked = node.asked().await;
+    assert_eq!(asked.request.price, Price(100_000_000));
+    node.stream(&mut asked, &["Hello"]).await;
+    let response = response.await.unwrap();
+    let headers = response.headers().clone();
+    response.text().await.unwrap();
+    // 12 tokens at 100 micro-credits, 5 % of it.
+    let (_, verified) = hub.receipt(&headers).await;
+    assert_eq!((verified.receipt.cost, verified.receipt.fee), (MicroCredits(1200), MicroCredits(60)));
+    assert_eq!(node.posted().await.earned, MicroCredits(1140));
+    for (name, balance) in [("consumer", 10_000_000 - 1200), ("host", 1140), ("fees", 60)] {
+        let kept = hub.store.account(account(name)).await.unwrap();
+        assert_eq!((kept.balance_ucr, kept.reserved_ucr), (MicroCredits(balance), MicroCredits(0)), "{name}");
+    }
+    assert_eq!(check_folder(hub.store.folder()).unwrap().breaches, [""; 0]);
 }
 
 #[tokio::test]

@@ -68,8 +68,12 @@ pub const TEMPLATE_ALLOWANCE: u32 = 512;
 /// Completion tokens granted when a request sets no `max_tokens`.
 pub const DEFAULT_MAX_TOKENS: u32 = 4096;
 
-/// Time from `request` to the first byte of an answer.
+/// Time from `request` to the first byte of a streamed answer.
 pub const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Time from `request` to the end of an answer that is not streamed: nothing of it comes before all of it. As long as
+/// OpenAI's own SDKs wait.
+pub const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Time between two pieces of a streamed answer.
 pub const BETWEEN_TOKENS_TIMEOUT: Duration = Duration::from_secs(60);

@@ -267,7 +267,7 @@ pub struct Request {
 /// Time limits of one request, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadlines {
-    /// To the first piece of the answer.
+    /// To the first piece of the answer; one that is not streamed has only one.
     pub first_token_ms: u32,
     /// Between two pieces.
     pub between_ms: u32,

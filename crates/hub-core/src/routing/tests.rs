@@ -1,11 +1,11 @@
 use super::*;
 use idlewatt_protocol::message::Endpoint;
 
-fn account(name: &str) -> AccountName {
+pub(super) fn account(name: &str) -> AccountName {
     name.parse().unwrap()
 }
 
-fn key(n: u8) -> PublicKey {
+pub(super) fn key(n: u8) -> PublicKey {
     PublicKey([n; 32])
 }
 
@@ -31,7 +31,7 @@ fn service(model: &str) -> ServiceOffer {
 const READY: State = State { accepting: true, free_slots: 8, why: None, until: None };
 
 /// Nodes 1 to `n`, each of its own account, each with one service of two slots.
-fn router(n: u8) -> Router {
+pub(super) fn router(n: u8) -> Router {
     let mut router = Router::default();
     for i in 1..=n {
         router.join(key(i), account(&format!("host{i}")));
@@ -41,7 +41,7 @@ fn router(n: u8) -> Router {
     router
 }
 
-fn ask<'a>(account: &'a AccountName, model: &'a str) -> Ask<'a> {
+pub(super) fn ask<'a>(account: &'a AccountName, model: &'a str) -> Ask<'a> {
     let needs = needs_of(Endpoint::ChatCompletions);
     Ask { account, model, needs, max_price: None, scope: Scope::Circle, tried: &[] }
 }

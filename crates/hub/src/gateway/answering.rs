@@ -9,7 +9,7 @@ use idlewatt_hub_core::ledger::ReserveError;
 use idlewatt_hub_core::openai::{ApiError, Validated};
 use idlewatt_hub_core::routing::{Ask, Choice, NoRoute, Scope, Ticket};
 use idlewatt_hub_core::settle::{Delivered, Tally};
-use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT};
+use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT, WHOLE_ANSWER_TIMEOUT};
 use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, Outcome, Request};
 use idlewatt_protocol::receipt::commitment;
 use idlewatt_protocol::{Class, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis};
@@ -18,11 +18,14 @@ use tokio::time::timeout_at;
 use super::attempt::{Attempt, Failure, Opened, Progress, Slot};
 use super::pin::Pins;
 use super::settling::{Settling, settle};
-use crate::hub::Hub;
+use crate::hub::{Hub, Routing, clock};
 use crate::store::{CannotReserve, Consumer, Reservation};
 
 /// How long a request waits for a free slot: a few answers of a usual length, and less than any client waits.
 const QUEUE_WAIT: Duration = Duration::from_secs(60);
+
+/// A request that so many nodes failed at is at fault itself more likely than the next node would be.
+const MOST_FAILURES: usize = 3;
 
 /// When to ask again where the queue was of no use.
 const BUSY_RETRY: Duration = Duration::from_secs(2);
@@ -86,7 +89,7 @@ impl Answering {
         Self {
             hub,
             request,
-            began: Instant::now(),
+            began: clock(),
             place: None,
             reservation: None,
             attempt: None,
@@ -123,10 +126,12 @@ impl Answering {
             }
             let Some(attempt) = &mut self.attempt else { continue };
             let is_first = attempt.delivered == 0;
-            let received = timeout_at(attempt.deadline().into(), attempt.stream.inbox.next()).await;
-            let progress = match received {
-                Ok(received) => attempt.take(received, &self.request.asked),
-                Err(_) => Progress::Failed(attempt.timed_out()),
+            let progress = match attempt.spoilt() {
+                Some(failure) => Progress::Failed(failure),
+                None => match timeout_at(attempt.deadline().into(), attempt.stream.inbox.next()).await {
+                    Ok(received) => attempt.take(received, &self.request.asked),
+                    Err(_) => Progress::Failed(attempt.timed_out()),
+                },
             };
             match progress {
                 Progress::Waiting => {}
@@ -158,7 +163,7 @@ impl Answering {
 
     fn note_first(&self, is_first: bool) {
         if is_first {
-            self.hub.metrics.first_token(self.began.elapsed());
+            self.hub.metrics.first_token(clock().saturating_duration_since(self.began));
         }
     }
 
@@ -168,7 +173,9 @@ impl Answering {
         attempt.stream.cancel(0, failure.cancel);
         let node = attempt.slot.choice.node;
         drop(attempt);
-        if !failure.elsewhere {
+        // What it may still say of this request is about nothing that was delivered.
+        self.hub.expect_nothing(self.request.id);
+        if !failure.elsewhere || (!failure.busy && self.failed.len() + 1 >= MOST_FAILURES) {
             self.finish();
             return Some(failure.error);
         }
@@ -211,50 +218,44 @@ impl Answering {
                 Err(other) => return Err(self.no_route(other)),
             }
             if self.place.is_none() {
-                let model = &self.request.asked.model;
-                let ticket = hub.routing().waiting.enter(model, &self.request.consumer.account);
+                let ticket = hub.routing().waiting.enter(&self.ask(&self.failed));
                 let ticket = ticket.map_err(|_| ApiError::busy(BUSY_RETRY))?;
-                self.place = Some(Place { hub: Arc::clone(&hub), model: model.clone(), ticket });
-                // Whoever is first in the queue looks again at once: the place is what it lacked.
-                continue;
+                let model = self.request.asked.model.clone();
+                self.place = Some(Place { hub: Arc::clone(&hub), model, ticket });
             }
-            let again =
-                if self.busy.is_empty() { deadline } else { deadline.min(Instant::now() + BUSY_AGAIN) };
+            let again = if self.busy.is_empty() { deadline } else { deadline.min(clock() + BUSY_AGAIN) };
             let is_changed = timeout_at(again.into(), changed).await.is_ok();
-            if !is_changed && Instant::now() >= deadline {
+            if !is_changed && clock() >= deadline {
                 return Err(ApiError::busy(BUSY_RETRY));
             }
             self.busy.clear();
         }
     }
 
+    fn ask<'a>(&'a self, tried: &'a [PublicKey]) -> Ask<'a> {
+        let Admitted { consumer, asked, max_price, scope, .. } = &self.request;
+        Ask {
+            account: &consumer.account,
+            model: &asked.model,
+            needs: asked.needs,
+            max_price: *max_price,
+            scope: *scope,
+            tried,
+        }
+    }
+
     fn choose(&self) -> Result<Choice, NoRoute> {
-        let request = &self.request;
-        let model = request.asked.model.as_str();
-        let account = &request.consumer.account;
-        let tried: Vec<PublicKey> = self.failed.iter().chain(&self.busy).copied().collect();
-        let ask = Ask {
-            account,
-            model,
-            needs: request.asked.needs,
-            max_price: request.max_price,
-            scope: request.scope,
-            tried: &tried,
-        };
         if self.hub.is_draining() {
             return Err(NoRoute::Away { why: Some(Class::Offline), retry_after: BUSY_RETRY });
         }
+        let tried: Vec<PublicKey> = self.failed.iter().chain(&self.busy).copied().collect();
+        let ask = self.ask(&tried);
         let mut routing = self.hub.routing();
-        let is_turn = match &self.place {
-            None => routing.waiting.len(model) == 0,
-            Some(place) => {
-                routing.waiting.is_turn(model, place.ticket, |account| routing.router.running_of(account))
-            }
-        };
-        if !is_turn {
+        let Routing { router, waiting } = &mut *routing;
+        if waiting.goes_before(&ask, self.place.as_ref().map(|place| place.ticket), router) {
             return Err(NoRoute::Busy);
         }
-        routing.router.choose(&ask, rand::random())
+        router.choose(&ask, rand::random())
     }
 
     /// Reserves, and opens a stream on the chosen node; `false` when that node is gone.
@@ -284,10 +285,10 @@ impl Answering {
         let body = Bytes::from(asked.forward_body(most.completion));
         let Some(link) = self.hub.link(&slot.choice.node) else { return Ok(false) };
         let statement = self.hub.expect(request.id, slot.choice.node);
-        let deadlines = Deadlines {
-            first_token_ms: u32::try_from(FIRST_TOKEN_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
-            between_ms: u32::try_from(BETWEEN_TOKENS_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
-        };
+        let first_within = if asked.stream { FIRST_TOKEN_TIMEOUT } else { WHOLE_ANSWER_TIMEOUT };
+        let ms = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        let deadlines =
+            Deadlines { first_token_ms: ms(first_within), between_ms: ms(BETWEEN_TOKENS_TIMEOUT) };
         let message = Request {
             stream: 0,
             request: request.id,
@@ -313,6 +314,7 @@ impl Answering {
             price,
             tally: Tally::new(&request.salt),
             pins,
+            first_within,
         }));
         Ok(true)
     }

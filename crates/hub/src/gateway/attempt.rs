@@ -9,7 +9,7 @@ use idlewatt_hub_core::openai::{ApiError, Validated};
 use idlewatt_hub_core::routing::Choice;
 use idlewatt_hub_core::session::Most;
 use idlewatt_hub_core::settle::Tally;
-use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT};
+use idlewatt_protocol::limits::BETWEEN_TOKENS_TIMEOUT;
 use idlewatt_protocol::message::{CancelReason, End, Endpoint, Outcome, RefusalCode};
 use idlewatt_protocol::sse::{Event, Splitter};
 use idlewatt_protocol::usage::Reading;
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::pin::{Pins, has_member};
-use crate::hub::{Hub, Word};
+use crate::hub::{Hub, Word, clock};
 use crate::node::{Over, Received, Stream};
 
 /// Largest answer in one JSON body, bytes: it is held whole, to be read before any of it goes on.
@@ -61,6 +61,8 @@ pub(super) struct Attempt {
     pub(super) delivered: u64,
     pins: Pins,
     started: Instant,
+    /// The first piece must come within this.
+    first_within: Duration,
     last: Instant,
     head: Option<(u16, bool)>,
     received: u64,
@@ -76,6 +78,8 @@ pub(super) struct Attempt {
     is_done: bool,
     has_usage: bool,
     is_over: bool,
+    /// What is wrong with the answer after what was handed over last.
+    spoilt: Option<Failure>,
 }
 
 /// What one look at the inbox came to.
@@ -137,13 +141,24 @@ pub(super) struct Opened {
     pub(super) price: Price,
     pub(super) tally: Tally,
     pub(super) pins: Pins,
+    pub(super) first_within: Duration,
 }
 
 impl Attempt {
     pub(super) fn new(opened: Opened) -> Self {
-        let Opened { slot, stream, statement, body_bytes, request_commitment, most, price, tally, pins } =
-            opened;
-        let now = Instant::now();
+        let Opened {
+            slot,
+            stream,
+            statement,
+            body_bytes,
+            request_commitment,
+            most,
+            price,
+            tally,
+            pins,
+            first_within,
+        } = opened;
+        let now = clock();
         Self {
             slot,
             stream,
@@ -157,6 +172,7 @@ impl Attempt {
             pins,
             delivered: 0,
             started: now,
+            first_within,
             last: now,
             head: None,
             received: 0,
@@ -169,12 +185,13 @@ impl Attempt {
             is_done: false,
             has_usage: false,
             is_over: false,
+            spoilt: None,
         }
     }
 
     /// When this is given up unless something comes.
     pub(super) fn deadline(&self) -> Instant {
-        if self.is_open { self.last + BETWEEN_TOKENS_TIMEOUT } else { self.started + FIRST_TOKEN_TIMEOUT }
+        if self.is_open { self.last + BETWEEN_TOKENS_TIMEOUT } else { self.started + self.first_within }
     }
 
     pub(super) fn timed_out(&self) -> Failure {
@@ -186,9 +203,14 @@ impl Attempt {
         )
     }
 
+    /// What was found wrong while the bytes before it went out.
+    pub(super) fn spoilt(&mut self) -> Option<Failure> {
+        self.spoilt.take()
+    }
+
     /// Takes in what came.
     pub(super) fn take(&mut self, received: Received, asked: &Validated) -> Progress {
-        self.last = Instant::now();
+        self.last = clock();
         let progress = match received {
             Received::Head { status, streaming } => {
                 self.head = Some((status, streaming));
@@ -222,7 +244,16 @@ impl Attempt {
         }
         self.splitter.push(bytes).map_err(|_| Failure::malformed("one of its events is over 1 MiB"))?;
         while let Some(event) = self.splitter.next_event() {
-            self.event(&event, asked)?;
+            if let Err(failure) = self.event(&event, asked) {
+                // What is right before it is counted, so it goes out first; unless nothing did, when another node may do
+                // better.
+                if self.delivered == 0 || self.held.is_empty() {
+                    return Err(failure);
+                }
+                self.spoilt = Some(failure);
+                break;
+            }
+            self.read += event.raw.len() as u64;
         }
         if !self.is_open || self.held.is_empty() {
             return Ok(Progress::Waiting);
@@ -231,7 +262,6 @@ impl Attempt {
     }
 
     fn event(&mut self, event: &Event, asked: &Validated) -> Result<(), Failure> {
-        self.read += event.raw.len() as u64;
         let Some(data) = &event.data else { return Ok(()) };
         if self.is_done {
             return Err(Failure::malformed("it goes on after its end"));
@@ -245,16 +275,18 @@ impl Attempt {
             return Err(Failure::broken());
         }
         let is_usage_only = reading.usage.is_some() && !reading.generated && reading.finish_reason.is_none();
-        self.tally.piece(&reading, data.len());
         if is_usage_only && !asked.include_usage {
             return Ok(());
         }
-        self.has_usage |= is_usage_only;
+        let before = self.held.len();
         self.held.extend_from_slice(b"data: ");
-        self.pins
-            .write(data, is_usage_only, &mut self.held)
-            .ok_or_else(|| Failure::malformed("one of its events is no JSON object"))?;
+        if self.pins.write(data, is_usage_only, &mut self.held).is_none() {
+            self.held.truncate(before);
+            return Err(Failure::malformed("one of its events is no JSON object"));
+        }
         self.held.extend_from_slice(b"\n\n");
+        self.tally.piece(&reading, data.len());
+        self.has_usage |= is_usage_only;
         self.is_finished |= reading.finish_reason.is_some();
         self.is_open |= reading.generated || reading.finish_reason.is_some();
         Ok(())
@@ -263,7 +295,7 @@ impl Attempt {
     /// What is held goes on now, and counts as delivered.
     fn hand_over(&mut self) -> Bytes {
         if self.slot.first_token.is_none() {
-            self.slot.first_token = Some(self.started.elapsed());
+            self.slot.first_token = Some(clock().saturating_duration_since(self.started));
         }
         self.delivered = self.read;
         self.held.split().freeze()

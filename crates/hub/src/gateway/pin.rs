@@ -16,59 +16,50 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    fn of(&self, key: &[u8]) -> Option<&str> {
-        match key {
-            b"id" => self.id.as_deref(),
-            b"created" => self.created.as_deref(),
-            b"model" => Some(&self.model),
-            _ => None,
-        }
-    }
-
-    /// Writes `json` with these values to `out`, those that it lacks first. `usage` becomes `null` where it is not
-    /// wanted. `None`, with nothing written, when `json` is no object.
+    /// Writes `json` with these values to `out`, those that it lacks last. `usage` becomes `null` where it is not
+    /// wanted. `None` when `json` is no object; what was written by then is of no use.
     pub(crate) fn write(&self, json: &[u8], keep_usage: bool, out: &mut BytesMut) -> Option<()> {
-        let members = members(json)?;
-        let open = json.iter().position(|b| *b == b'{')? + 1;
+        let named =
+            [("id", self.id.as_deref()), ("created", self.created.as_deref()), ("model", Some(&*self.model))];
+        let mut has = [false; 3];
+        let mut members = Members::of(json)?;
+        let mut is_empty = true;
+        let mut at = 0;
         out.reserve(json.len() + 128);
-        out.put_u8(b'{');
-        let named = [("id", &self.id), ("created", &self.created), ("model", &Some(self.model.clone()))];
-        let mut is_first = true;
-        for (key, value) in named {
-            let Some(value) = value else { continue };
-            if !members.iter().any(|member| &json[member.key.clone()] == key.as_bytes()) {
-                if !is_first {
-                    out.put_u8(b',');
+        for member in &mut members {
+            is_empty = false;
+            let key = &json[member.key];
+            let value = match named.iter().position(|(name, _)| name.as_bytes() == key) {
+                Some(i) => {
+                    has[i] = true;
+                    named[i].1
                 }
-                is_first = false;
-                out.put_u8(b'"');
-                out.put_slice(key.as_bytes());
-                out.put_slice(b"\":");
-                out.put_slice(value.as_bytes());
-            }
-        }
-        if !is_first && !members.is_empty() {
-            out.put_u8(b',');
-        }
-        let mut at = open;
-        for member in &members {
-            let key = &json[member.key.clone()];
-            let value = if key == b"usage" && !keep_usage { Some("null") } else { self.of(key) };
+                None => (key == b"usage" && !keep_usage).then_some("null"),
+            };
             if let Some(value) = value {
                 out.put_slice(&json[at..member.value.start]);
                 out.put_slice(value.as_bytes());
                 at = member.value.end;
             }
         }
-        out.put_slice(&json[at..]);
+        let end = members.end?;
+        out.put_slice(&json[at..end]);
+        for ((name, value), has) in named.into_iter().zip(has) {
+            let Some(value) = value.filter(|_| !has) else { continue };
+            let comma = if is_empty { "" } else { "," };
+            is_empty = false;
+            for part in [comma, "\"", name, "\":", value] {
+                out.put_slice(part.as_bytes());
+            }
+        }
+        out.put_slice(&json[end..]);
         Some(())
     }
 }
 
 /// Whether the object has this member.
 pub(crate) fn has_member(json: &[u8], key: &str) -> bool {
-    members(json)
-        .is_some_and(|members| members.iter().any(|member| &json[member.key.clone()] == key.as_bytes()))
+    Members::of(json).is_some_and(|mut members| members.any(|member| &json[member.key] == key.as_bytes()))
 }
 
 struct Member {
@@ -76,28 +67,42 @@ struct Member {
     value: Range<usize>,
 }
 
-/// The members of the top-level object. `json` is valid JSON (it was read before); `None` when it is no object.
-fn members(json: &[u8]) -> Option<Vec<Member>> {
-    let mut at = skip_space(json, 0);
-    if json.get(at) != Some(&b'{') {
-        return None;
+/// The members of a top-level object, in order. What it walks is valid JSON, which was read before.
+struct Members<'a> {
+    json: &'a [u8],
+    at: usize,
+    /// Where the closing brace is, once it was reached.
+    end: Option<usize>,
+}
+
+impl<'a> Members<'a> {
+    /// `None` when `json` is no object.
+    fn of(json: &'a [u8]) -> Option<Self> {
+        let open = skip_space(json, 0);
+        (json.get(open)? == &b'{').then_some(Self { json, at: open + 1, end: None })
     }
-    let mut members = Vec::with_capacity(8);
-    at = skip_space(json, at + 1);
-    while json.get(at)? != &b'}' {
-        let key_end = skip_string(json, at)?;
-        let key = at + 1..key_end - 1;
-        at = skip_space(json, key_end);
-        (json.get(at)? == &b':').then_some(())?;
-        let start = skip_space(json, at + 1);
-        let end = skip_value(json, start)?;
-        members.push(Member { key, value: start..end });
-        at = skip_space(json, end);
-        if json.get(at)? == &b',' {
-            at = skip_space(json, at + 1);
+}
+
+impl Iterator for Members<'_> {
+    type Item = Member;
+
+    fn next(&mut self) -> Option<Member> {
+        let json = self.json;
+        let mut open = skip_space(json, self.at);
+        if json.get(open)? == &b',' {
+            open = skip_space(json, open + 1);
         }
+        if json.get(open)? == &b'}' {
+            self.end = Some(open);
+            return None;
+        }
+        let close = skip_string(json, open)?;
+        let colon = skip_space(json, close);
+        (json.get(colon)? == &b':').then_some(())?;
+        let start = skip_space(json, colon + 1);
+        self.at = skip_value(json, start)?;
+        Some(Member { key: open + 1..close - 1, value: start..self.at })
     }
-    Some(members)
 }
 
 fn skip_space(json: &[u8], from: usize) -> usize {
@@ -173,7 +178,15 @@ mod tests {
     #[test]
     fn what_is_missing_is_added() {
         assert_eq!(pinned("{}", true), r#"{"id":"chatcmpl-1","created":7,"model":"m:q4"}"#);
-        assert_eq!(pinned(r#" {"id":1}"#, true), r#"{"created":7,"model":"m:q4","id":"chatcmpl-1"}"#);
+        assert_eq!(pinned(r#" {"id":1} "#, true), r#" {"id":"chatcmpl-1","created":7,"model":"m:q4"} "#);
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_pinned_twice() {
+        assert_eq!(
+            pinned(r#"{"id":1,"created":2,"model":3,"id":4}"#, true),
+            r#"{"id":"chatcmpl-1","created":7,"model":"m:q4","id":"chatcmpl-1"}"#
+        );
     }
 
     #[test]

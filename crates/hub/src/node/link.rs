@@ -12,7 +12,7 @@ use idlewatt_protocol::message::{CancelReason, HubMessage, Posted, Refuse, Reque
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::inbox::{Inbox, Over};
-use crate::hub::lock;
+use crate::hub::{clock, lock};
 
 /// What the socket's writer puts on the wire.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Link {
             account,
             epoch,
             agent,
-            session: Mutex::new(Some(Session::new(Instant::now()))),
+            session: Mutex::new(Some(Session::new(clock()))),
             postings: Mutex::default(),
             out,
         }
@@ -191,8 +191,7 @@ impl Stream {
     /// Stops it; nothing happens when it is over already.
     pub(crate) fn cancel(&self, delivered: u64, reason: CancelReason) {
         let mut session = lock(&self.link.session);
-        let cancel =
-            session.as_mut().and_then(|session| session.cancel(Instant::now(), self.id, delivered, reason));
+        let cancel = session.as_mut().and_then(|session| session.cancel(clock(), self.id, delivered, reason));
         if let Some(cancel) = cancel {
             self.link.send(&cancel);
         }

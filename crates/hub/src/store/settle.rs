@@ -305,10 +305,13 @@ fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Whether the request has its receipt.
-pub(super) fn is_settled(db: &Connection, request: RequestId) -> Result<bool, StoreError> {
-    let mut find = db.prepare_cached("SELECT 1 FROM receipt WHERE id = ?1")?;
-    Ok(find.query_row([request.0], |_| Ok(())).optional()?.is_some())
+/// Whether the request has its receipt, of which this node was or will be told.
+pub(super) fn is_posted(db: &Connection, request: RequestId, node: &PublicKey) -> Result<bool, StoreError> {
+    let mut find = db.prepare_cached("SELECT envelope FROM receipt WHERE id = ?1")?;
+    let envelope: Option<String> = find.query_row([request.0], |row| row.get(0)).optional()?;
+    let Some(envelope) = envelope else { return Ok(false) };
+    let (_, receipt) = kept(&envelope)?;
+    Ok(receipt.segments.iter().any(|segment| segment.node == *node))
 }
 
 /// The receipt of a request, if it is this account's.

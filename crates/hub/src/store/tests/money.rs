@@ -19,7 +19,8 @@ async fn a_settled_request_is_paid_receipted_and_told_to_its_node() {
     }
     assert_eq!(store.receipt(id(1), &name("anna")).await.unwrap(), Some(settled.file));
     assert_eq!(store.receipt(id(1), &name("ben")).await.unwrap(), None);
-    assert!(store.is_settled(id(1)).await.unwrap() && !store.is_settled(id(2)).await.unwrap());
+    assert!(store.is_posted(id(1), node).await.unwrap() && !store.is_posted(id(2), node).await.unwrap());
+    assert!(!store.is_posted(id(1), PublicKey([9; 32])).await.unwrap());
     assert_holds(folder.path());
 }
 
