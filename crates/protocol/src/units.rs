@@ -45,7 +45,7 @@ macro_rules! unit {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
                 let value = i64::deserialize(de)?;
-                if value.abs() > MAX_SAFE_INTEGER {
+                if !(-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER).contains(&value) {
                     return Err(serde::de::Error::custom(format_args!("{value} is outside ±(2^53 − 1)")));
                 }
                 Ok(Self(value))
@@ -155,6 +155,8 @@ mod tests {
         assert!(serde_json::from_str::<MicroCredits>("9007199254740991").is_ok());
         assert!(serde_json::from_str::<MicroCredits>("9007199254740992").is_err());
         assert!(serde_json::from_str::<Millijoules>("1.5").is_err());
+        // Has no absolute value in 64 bits.
+        assert!(serde_json::from_str::<UnixMillis>("-9223372036854775808").is_err());
     }
 
     #[test]
