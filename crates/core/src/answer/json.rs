@@ -57,9 +57,11 @@ struct Message<'a> {
     role: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
-    /// Ollama and newer vLLM call it `reasoning`.
-    #[serde(borrow, default, alias = "reasoning")]
+    #[serde(borrow, default)]
     reasoning_content: Option<&'a RawValue>,
+    /// What Ollama and newer vLLM call it; some send it under both names.
+    #[serde(borrow, default)]
+    reasoning: Option<&'a RawValue>,
     #[serde(borrow, default)]
     refusal: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -212,7 +214,8 @@ fn write_message(
     said: &mut Said,
     out: &mut BytesMut,
 ) -> Result<(), &'static str> {
-    let empty = message.tool_calls.is_none() && message.reasoning_content.is_none();
+    let reasoning = message.reasoning_content.or(message.reasoning);
+    let empty = message.tool_calls.is_none() && reasoning.is_none();
     let content = match message.content {
         Some(content) => {
             said.add_text(content)?;
@@ -224,13 +227,13 @@ fn write_message(
         None => None,
     };
     said.generated |= message.tool_calls.is_some();
-    said.generated |= message.reasoning_content.is_some_and(|text| text.get() != "\"\"");
+    said.generated |= reasoning.is_some_and(|text| text.get() != "\"\"");
     let null = whole.then_some("null");
     let fields = [
         ("role", if whole { Some("\"assistant\"") } else { message.role.map(|_| "\"assistant\"") }),
         ("content", content),
         ("refusal", message.refusal.map(RawValue::get).or(null)),
-        ("reasoning_content", message.reasoning_content.map(RawValue::get)),
+        ("reasoning_content", reasoning.map(RawValue::get)),
         ("tool_calls", message.tool_calls.map(RawValue::get)),
     ];
     let present = fields.iter().filter_map(|(name, value)| value.map(|value| (name, value)));

@@ -125,7 +125,7 @@ fn every_piece_knows_the_servers_own_counts() {
 
 #[test]
 fn a_server_that_does_not_count_is_counted_until_it_does() {
-    let sse = b"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n: ping\n\ndata: {\"choices\":[{\"delta\":{\"reasoning\":\"b\"}}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
+    let sse = b"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n: ping\n\ndata: {\"choices\":[{\"delta\":{\"reasoning\":\"b\",\"reasoning_content\":\"b\"}}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
     let (pieces, _) = stream(CHAT, sse);
     let usages: Vec<Usage> = pieces.iter().map(|piece| piece.usage).collect();
     let estimated = |completion| Usage { prompt: 25, completion, source: UsageSource::Estimated };
