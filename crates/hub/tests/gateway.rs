@@ -4,6 +4,9 @@
 
 mod scripted;
 
+use std::sync::mpsc;
+use std::time::Duration;
+
 use idlewatt_hub::store::check_folder;
 use idlewatt_protocol::limits::{MAX_FRAME_PAYLOAD, STREAM_WINDOW, WHOLE_ANSWER_TIMEOUT};
 use idlewatt_protocol::message::{CancelReason, HubMessage, NodeMessage, Outcome, RefusalCode, State};
@@ -11,6 +14,32 @@ use idlewatt_protocol::receipt::{Signed, commitment};
 use idlewatt_protocol::{MicroCredits, Price, ServiceOffer};
 use scripted::*;
 use serde_json::{Value, json};
+
+/// Time in this process stands still but for what the test advances it by, until this is dropped.
+struct StoppedClock(#[expect(dead_code, reason = "held, not read")] mpsc::Sender<()>);
+
+impl Default for StoppedClock {
+    fn default() -> Self {
+        // While a blocking task runs, tokio's paused clock does not leap to the next timer by itself.
+        let (hold, held) = mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || held.recv());
+        tokio::time::pause();
+        Self(hold)
+    }
+}
+
+impl StoppedClock {
+    async fn advance(&self, by: Duration) {
+        // Timers go by whole milliseconds.
+        tokio::time::advance(by + Duration::from_millis(1)).await;
+    }
+}
+
+impl Drop for StoppedClock {
+    fn drop(&mut self) {
+        tokio::time::resume();
+    }
+}
 
 #[tokio::test]
 async fn a_stream_is_relayed_settled_and_posted() {
@@ -386,6 +415,34 @@ async fn the_hubs_fee_is_its_own_and_the_rest_is_the_nodes() {
         assert_eq!((kept.balance_ucr, kept.reserved_ucr), (MicroCredits(balance), MicroCredits(0)), "{name}");
     }
     assert_eq!(check_folder(hub.store.folder()).unwrap().breaches, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_silent_node_gets_its_consumer_an_early_head_comments_and_a_silent_retry() {
+    let mut hub = TestHub::start().await;
+    hub.http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut first = hub.node(1).await;
+    let response = hub.ask("/v1/chat/completions", &chat(true));
+    let asked = first.asked().await;
+    let mut second = Node::join(&hub, 2, Some(&hub.token("host2").await), 0).await.unwrap();
+    second.offer(vec![offer()]).await;
+    second.ready(4).await;
+    hub.accepting(2).await;
+    let clock = StoppedClock::default();
+    clock.advance(Duration::from_secs(15)).await;
+    let mut response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["x-idlewatt-receipt"], *asked.request.request.to_string());
+    for _ in 0..2 {
+        clock.advance(Duration::from_secs(15)).await;
+        assert_eq!(response.chunk().await.unwrap().unwrap(), ": still working\n\n");
+    }
+    drop(clock);
+    first.end(&asked, Outcome::Failed, 0, usage(0, 0)).await;
+    let mut again = second.asked().await;
+    second.stream(&mut again, &["Hello"]).await;
+    let text = response.text().await.unwrap();
+    assert!(content(&text) == "Hello" && text.ends_with("[DONE]\n\n") && !text.contains("error"), "{text}");
 }
 
 #[tokio::test]
