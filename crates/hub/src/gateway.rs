@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use idlewatt_hub_core::openai::ApiError;
@@ -68,8 +68,14 @@ async fn exposition(State(hub): State<Arc<Hub>>) -> Response {
     ([(header::CONTENT_TYPE, kind)], metrics::exposition(&hub)).into_response()
 }
 
-async fn no_such_path() -> Refusal {
-    refusal(404, "not_found", "The hub has no such path. GET /openapi.json lists what it has.")
+async fn no_such_path(uri: Uri) -> Refusal {
+    let meant = format!("/v1{}", uri.path());
+    let words = if routes().iter().any(|(_, path, _)| *path == meant) {
+        "The hub has no such path; it has the same below /v1. Set your client's base URL to the hub's address with /v1."
+    } else {
+        "The hub has no such path. GET /openapi.json lists what it has."
+    };
+    refusal(404, "not_found", words)
 }
 
 async fn wrong_method() -> Refusal {
@@ -80,7 +86,7 @@ async fn wrong_method() -> Refusal {
     )
 }
 
-fn refusal(status: u16, code: &'static str, message: &str) -> Refusal {
+pub(crate) fn refusal(status: u16, code: &'static str, message: &str) -> Refusal {
     Refusal(ApiError {
         status,
         kind: "invalid_request_error",

@@ -602,7 +602,20 @@ async fn the_open_pages_answer_and_unknown_paths_are_errors() {
         assert_eq!(hub.http.get(hub.url(path)).send().await.unwrap().status(), 200, "{path}");
     }
     assert_eq!(hub.get("/v1/nothing").await.status(), 404);
-    assert_eq!(hub.get("/v1/embeddings").await.status(), 405);
+    let wrong_method = hub.get("/v1/embeddings").await;
+    assert_eq!(
+        (wrong_method.status().as_u16(), &wrong_method.headers()["allow"]),
+        (405, &"POST".parse().unwrap())
+    );
+    let no_prefix = hub.post("/chat/completions", &chat(false)).send().await.unwrap();
+    assert_eq!(no_prefix.status(), 404);
+    assert!(no_prefix.text().await.unwrap().contains("base URL"));
+    let no_socket = hub.get("/node/v1").await;
+    assert_eq!(
+        (no_socket.status().as_u16(), &no_socket.headers()["upgrade"]),
+        (426, &"websocket".parse().unwrap())
+    );
+    assert!(no_socket.text().await.unwrap().contains("\"error\""));
 }
 
 #[tokio::test]

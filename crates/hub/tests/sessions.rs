@@ -230,6 +230,27 @@ async fn a_statement_for_an_unknown_request_is_void() {
 }
 
 #[tokio::test]
+async fn a_gap_in_the_numbers_holds_no_posting_back() {
+    let hub = TestHub::start().await;
+    let mut node = hub.node(1).await;
+    for (posted_through, seq) in [(0, 1), (7, 8)] {
+        // It knows of postings that this hub has not: the hub runs on an old copy of its ledger.
+        node = Node::join(&hub, 1, None, posted_through).await.unwrap();
+        node.offer(vec![offer()]).await;
+        node.ready(1).await;
+        hub.accepting(1).await;
+        let response = hub.ask("/v1/chat/completions", &chat(true));
+        let mut asked = node.asked().await;
+        node.stream(&mut asked, &["Hi"]).await;
+        response.await.unwrap().text().await.unwrap();
+        assert_eq!(node.posted().await.seq, seq);
+    }
+    drop(node);
+    let mut forgetful = Node::join(&hub, 1, None, 0).await.unwrap();
+    assert_eq!((forgetful.posted().await.seq, forgetful.posted().await.seq), (1, 8));
+}
+
+#[tokio::test]
 async fn postings_that_a_node_missed_are_sent_again_after_a_restart() {
     let hub = TestHub::start().await;
     let mut node = hub.node(1).await;

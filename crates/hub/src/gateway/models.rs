@@ -20,19 +20,28 @@ pub(super) async fn list(State(hub): State<Arc<Hub>>, headers: HeaderMap) -> Res
     Ok(Json(json!({ "object": "list", "data": models })))
 }
 
+/// OpenAI's `created`: since when this hub offers anything.
+fn started(hub: &Hub) -> i64 {
+    now().0 / 1000 - i64::try_from(hub.started.elapsed().as_secs()).unwrap_or(0)
+}
+
 pub(super) async fn one(
     State(hub): State<Arc<Hub>>,
     Path(wanted): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
     authenticate(&hub, &headers)?;
-    let entry = entries(&hub).remove(&wanted);
-    entry.map(Json).ok_or_else(|| Refusal(ApiError::model_not_found(&wanted, &[])))
+    let models = hub.routing().router.models();
+    let meant: Vec<&Model> = models.iter().filter(|model| model.artefact.answers_to(&wanted)).collect();
+    if meant.is_empty() {
+        return Err(ApiError::model_not_found(&wanted, &[]).into());
+    }
+    Ok(Json(entry(&wanted, &meant, started(&hub))))
 }
 
 /// Every name that may be asked for: each base name (any quantisation), and each with its quantisation.
 fn entries(hub: &Hub) -> BTreeMap<String, Value> {
-    let started = now().0 / 1000 - i64::try_from(hub.started.elapsed().as_secs()).unwrap_or(0);
+    let started = started(hub);
     let models = hub.routing().router.models();
     let mut by_base: BTreeMap<&str, Vec<&Model>> = BTreeMap::new();
     for model in &models {

@@ -10,6 +10,7 @@ use idlewatt_hub_core::session::{Breach, Due, Heard, Most, Outgoing, Session};
 use idlewatt_protocol::PublicKey;
 use idlewatt_protocol::message::{CancelReason, HubMessage, Posted, Refuse, Request};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use super::inbox::{Inbox, Over};
 use crate::hub::{clock, lock};
@@ -20,6 +21,8 @@ pub(super) enum Out {
     Text(String),
     Binary(Bytes),
     Ping,
+    /// Everything before it is to be on its way; then whoever waits is told.
+    Mark(oneshot::Sender<()>),
     /// Says why and closes.
     Close(Refuse),
 }
@@ -161,11 +164,23 @@ impl Link {
         self.send_in_order(&mut postings);
     }
 
-    /// Postings of the past, oldest first; `after` is what the node already keeps.
-    pub(super) fn replay(&self, after: u64, past: Vec<Posted>) {
+    /// Sends postings of the past, oldest first, and waits until they are on their way.
+    pub(super) async fn replay(&self, past: Vec<Posted>) {
+        for posted in past {
+            self.send(&HubMessage::Posted(posted));
+        }
+        let (mark, passed) = oneshot::channel();
+        self.push(Out::Mark(mark));
+        // Where the writer is gone, so is the session.
+        let _ = passed.await;
+    }
+
+    /// The past was sent up to `seq`: what was posted meanwhile, and will be, follows.
+    pub(super) fn follow(&self, seq: u64) {
         let mut postings = lock(&self.postings);
-        postings.next = Some(past.first().map_or(after.saturating_add(1), |posted| posted.seq));
-        postings.early.extend(past.into_iter().map(|posted| (posted.seq, posted)));
+        let next = seq.saturating_add(1);
+        postings.next = Some(next);
+        postings.early = postings.early.split_off(&next);
         self.send_in_order(&mut postings);
     }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -26,20 +28,25 @@ use tokio::time::{sleep_until, timeout};
 
 use super::inbox::Over;
 use super::link::{Link, Out};
+use crate::gateway::refusal;
 use crate::hub::{Hub, clock};
 
 /// Time for a node to take its last message before the socket is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Postings read from the store at a time.
-const REPLAY: usize = 1000;
+/// Postings read from the store at a time; each carries its receipt of a few KiB.
+const REPLAY: usize = 100;
 
 /// `GET /node/v1`
 pub(crate) async fn upgrade(
     State(hub): State<Arc<Hub>>,
-    upgrade: WebSocketUpgrade,
-    _request: Request,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let Ok(upgrade) = upgrade else {
+        let words = "This path is for nodes, which speak WebSocket here. Join with `idlewatt join INVITE`.";
+        let refusal = refusal(426, "upgrade_required", words);
+        return ([(header::UPGRADE, HeaderValue::from_static("websocket"))], refusal).into_response();
+    };
     upgrade
         .protocols([SUBPROTOCOL])
         .read_buffer_size(WEBSOCKET_READ_BUFFER)
@@ -207,6 +214,12 @@ async fn feed(sink: &mut SplitSink<WebSocket, Message>, out: Out) -> Option<()> 
         Out::Text(text) => Message::text(text),
         Out::Binary(bytes) => Message::Binary(bytes),
         Out::Ping => Message::Ping(Bytes::new()),
+        Out::Mark(mark) => {
+            sink.flush().await.ok()?;
+            // Whoever waited ended with the session.
+            let _ = mark.send(());
+            return Some(());
+        }
         Out::Close(refuse) => {
             let text = serde_json::to_string(&HubMessage::Refuse(refuse.clone())).ok()?;
             sink.feed(Message::text(text)).await.ok()?;
@@ -307,26 +320,25 @@ async fn beat(link: &Link) -> Result<(), Breach> {
     Ok(())
 }
 
-/// Sends what was posted while the node was away, then lets new postings follow. Never ends by itself.
+/// Sends what was posted while the node was away, a page at a time, then lets new postings follow. Ends only when the
+/// past cannot be read: the node gets it at its next hello.
 async fn replay(hub: &Hub, link: &Link, posted_through: u64) -> Result<(), Breach> {
-    let mut after = posted_through;
-    let mut past = Vec::new();
+    let mut through = posted_through;
     loop {
-        match hub.store.postings_after(link.key, after, REPLAY).await {
+        match hub.store.postings_after(link.key, through, REPLAY).await {
             Ok(page) => {
                 let is_last = page.len() < REPLAY;
-                after = page.last().map_or(after, |posted| posted.seq);
-                past.extend(page);
+                through = page.last().map_or(through, |posted| posted.seq);
+                link.replay(page).await;
                 if is_last {
-                    link.replay(posted_through, past);
-                    break;
+                    link.follow(through);
+                    return std::future::pending().await;
                 }
             }
             Err(error) => {
-                tracing::error!(node = %link.key.short(), %error, "postings could not be read; the node gets them at its next hello");
-                break;
+                tracing::error!(node = %link.key.short(), %error, "postings could not be read: the session ends");
+                return Ok(());
             }
         }
     }
-    std::future::pending().await
 }
