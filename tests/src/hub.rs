@@ -30,7 +30,12 @@ impl Hub {
     /// Starts one with further options of `serve`.
     #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_in(tempfile::tempdir().expect("a folder"), options)
+    }
+
+    /// The same in a folder that is there.
+    #[must_use]
+    pub fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         let (process, url) = serve(folder.path(), "127.0.0.1:0", &options);
         Self { process, url, options, folder }

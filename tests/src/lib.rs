@@ -14,7 +14,9 @@
 )]
 
 mod consumer;
+mod disk;
 pub mod hub;
+mod keyring;
 mod model;
 pub mod node;
 mod process;
@@ -22,7 +24,9 @@ mod process;
 use std::time::{Duration, Instant};
 
 pub use consumer::{Answer, Consumer, Stream, text_of};
+pub use disk::SmallDisk;
 pub use hub::Hub;
+pub use keyring::Keyring;
 pub use model::{ModelServer, python};
 pub use node::Node;
 pub use process::{Process, Ran, binary};

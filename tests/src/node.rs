@@ -28,22 +28,28 @@ pub struct Node {
     /// The control panel's printed address, with its one-time code.
     pub panel: String,
     home: TempDir,
+    session: Vec<(&'static str, String)>,
 }
 
 impl Node {
     /// Starts one with nothing shared; returns when its door is open. It looks at no model server that it is not told of.
     #[must_use]
     pub fn start() -> Self {
-        let home = tempfile::tempdir().expect("a folder");
+        Self::start_in(tempfile::tempdir().expect("a folder"), Vec::new())
+    }
+
+    /// The same in a home that is there, with variables of a desktop session.
+    #[must_use]
+    pub fn start_in(home: TempDir, session: Vec<(&'static str, String)>) -> Self {
         let toml = "[servers]\nscan = false\n\n[share]\nidle_after = \"0s\"\nresume_hysteresis = \"0s\"\n\n[control]\nlisten = \"127.0.0.1:0\"\n";
         std::fs::write(home.path().join("idlewatt.toml"), toml).expect("a settings file");
-        let (process, panel) = run(home.path());
-        Self { process, panel, home }
+        let (process, panel) = run(home.path(), &session);
+        Self { process, panel, home, session }
     }
 
     /// Starts it again in its home, after it was killed or ended.
     pub fn restart(&mut self) {
-        (self.process, self.panel) = run(self.home.path());
+        (self.process, self.panel) = run(self.home.path(), &self.session);
     }
 
     /// Its home folder; the log is `engine.log`.
@@ -140,9 +146,9 @@ pub fn command(home: &Path) -> Command {
     command
 }
 
-fn run(home: &Path) -> (Process, String) {
+fn run(home: &Path, session: &[(&str, String)]) -> (Process, String) {
     let mut run = command(home);
-    run.arg("run").env("RUST_LOG", "debug");
+    run.arg("run").env("RUST_LOG", "debug").envs(session.iter().cloned());
     let mut process = Process::spawn("the engine", &mut run, &home.join("engine.log"));
     let panel = process.line("control panel: ", Duration::from_secs(20));
     (process, panel)

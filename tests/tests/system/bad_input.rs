@@ -43,17 +43,18 @@ async fn each_wrong_request_has_its_own_clear_answer() {
 
     let mut body = chat("Hi", 4);
     body["messages"] = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}]}]);
-    assert_eq!(consumer.chat(&body).await.status, 400);
+    let refused = consumer.chat(&body).await;
+    is_refused(&refused, 400, "invalid_value");
+    assert_eq!(refused.error().unwrap()["param"], "messages[0].content[0].image_url");
 
     let broken = consumer
         .post_bytes("/v1/chat/completions", b"{\"model\": \"x\",\n \"messages\": [,]}".to_vec())
         .await;
-    assert_eq!(broken.status, 400);
-    let message = broken.error().unwrap()["message"].as_str().unwrap();
+    let message = is_refused(&broken, 400, "invalid_json");
     assert!(message.contains("line 2"), "it says where: {message}");
 
     let large = chat(&"x".repeat(4 * 1024 * 1024), 4);
-    assert_eq!(consumer.chat(&large).await.status, 413);
+    is_refused(&consumer.chat(&large).await, 413, "request_too_large");
 
     let mut body = chat("Hi", 4);
     body["user"] = "somebody".into();
@@ -75,10 +76,8 @@ async fn without_a_node_a_consumer_is_told_to_come_back() {
     let mut system = System::start().await;
     system.node.process.end(std::time::Duration::from_secs(20));
     let refused = system.consumer.chat(&chat("Hi", 4)).await;
-    assert!(matches!(refused.status, 503 | 404), "{refused:?}");
-    if refused.status == 503 {
-        assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
-    }
+    is_refused(&refused, 503, "unavailable");
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,6 +106,12 @@ async fn an_invite_works_once_for_one_node_of_one_hub() {
     let token = |invite: &str| invite.split("token=").nth(1).unwrap().to_owned();
     let fresh = hub.invite("host");
     joined(11, &fresh.replace(&token(&fresh), &token(&foreign)));
+    // One that was not used in its day.
+    let old = hub.invite("host");
+    let db = rusqlite::Connection::open(hub.folder().join("data/hub.db")).unwrap();
+    assert_eq!(db.execute("UPDATE invite SET expires = 1000 WHERE used_by IS NULL", []).unwrap(), 2);
+    let expired = joined(11, &old);
+    assert!(expired.contains("expired") || expired.contains("24"), "{expired}");
     // A hub that is down.
     let mut down = Hub::start();
     let late = down.invite("host");
@@ -141,6 +146,15 @@ async fn the_control_door_opens_to_its_own_bearer_only() {
     assert_eq!(ask(token, None, None).await, 200);
     assert_eq!(ask("wrong", None, None).await, 401);
     assert_eq!(ask(token, Some("evil.example"), None).await, 403);
+    let port = address.rsplit(':').next().unwrap();
+    for rebound in
+        [format!("evil.example:{port}"), "127.0.0.1".into(), format!("127.0.0.1.evil.example:{port}")]
+    {
+        assert_eq!(ask(token, Some(&rebound), None).await, 403, "{rebound}");
+    }
+    for foreign in ["null", "https://localhost", "http://127.0.0.1:1", "file://"] {
+        assert_eq!(ask(token, None, Some(foreign)).await, 403, "{foreign}");
+    }
     assert_eq!(ask(token, None, Some("https://evil.example")).await, 403);
     assert_eq!(ask(token, None, Some(&format!("http://{address}"))).await, 200);
     let in_query =

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use idlewatt_tests::{Hub, Node, Ran, binary, hub, node};
+use idlewatt_tests::{Hub, Node, Ran, SmallDisk, binary, hub, node};
 
 /// What, why, what to do; and nothing on stdout.
 #[track_caller]
@@ -89,7 +89,56 @@ fn a_hubs_database_of_a_newer_version_is_refused() {
     assert!(ran.code.is_some_and(|code| code != 0) && ran.stderr.contains("newer"), "{ran:?}");
 }
 
-/// Permissions bind nobody who is root; a file where a folder should be binds everybody.
+#[test]
+fn a_folder_that_this_user_may_not_write_is_said_and_left_as_it_is() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let may = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let is_root = fs::metadata(&home).unwrap().uid() == 0;
+    // Permissions bind nobody who is root: then the programs run as nobody, from where nobody may read them.
+    let program = |name: &str| {
+        let copy = folder.path().join(name);
+        fs::copy(binary(name), &copy).unwrap();
+        let mut command = Command::new(copy);
+        command.env("IDLEWATT_HOME", &home).env("HOME", &home);
+        if is_root {
+            command.uid(65_534).gid(65_534);
+        }
+        command
+    };
+    let (mut node, mut hub) = (program("idlewatt"), program("idlewatt-hub"));
+    may(folder.path(), 0o755);
+    may(&home, 0o555);
+    is_clear(&Ran::of(node.args(["run", "--listen", "127.0.0.1:0"])), 6);
+    let ran = Ran::of(hub.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&home));
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.stderr.contains("cannot write") && ran.stderr.contains("--data"), "{ran:?}");
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0, "nothing was written");
+    may(&home, 0o755);
+}
+
+#[test]
+fn a_full_disk_is_said_at_the_start_and_what_was_there_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::on(folder.path(), 2) else {
+        println!("skipped: this user may not mount a small disk");
+        return;
+    };
+    let (home, data) = (folder.path().join("home"), folder.path().join("hub"));
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("idlewatt.toml"), "# mine\n").unwrap();
+    disk.fill();
+    is_clear(&run(&home, "127.0.0.1:0"), 7);
+    let ran = hub::command(&["serve", "--listen", "127.0.0.1:0"], &data);
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.stderr.contains("full") && ran.stderr.contains("Make space"), "{ran:?}");
+    assert_eq!(fs::read_to_string(home.join("idlewatt.toml")).unwrap(), "# mine\n");
+}
+
+/// A file where a folder should be binds everybody.
 #[test]
 fn a_home_that_cannot_be_written_is_said_once_and_clearly() {
     let folder = tempfile::tempdir().unwrap();
@@ -126,10 +175,21 @@ fn keys_and_control_files_are_for_this_user_only() {
         node.home().join("run/control.json"),
         hub.folder().join("data/hub.key"),
         hub.folder().join("data/admin.sock"),
+        hub.folder().join("data/hub.db"),
+        hub.folder().join("data/hub.db-wal"),
+        node.home().join("data/node.db"),
+        node.home().join("data/node.db-wal"),
+        node.home().join("data/node.db-shm"),
+        node.home().join("data/node.key"),
+        node.home().join("data/own.key"),
     ];
     for path in private {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", path.display());
+    }
+    for path in [node.home().join("run"), node.home().join("data"), hub.folder().join("data")] {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", path.display());
     }
 }
 

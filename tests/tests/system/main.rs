@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod disconnect;
+mod full;
 mod homes;
 mod hostile;
 mod kill;
