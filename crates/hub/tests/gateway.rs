@@ -1,6 +1,6 @@
 //! What a consumer sees, with a real hub and a scripted node.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail as tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as tests do")]
 
 mod scripted;
 
@@ -465,35 +465,63 @@ async fn a_broken_stream_never_ends_with_done() {
     }
 }
 
-#[tokio::test]
-async fn a_slow_consumer_holds_the_node_at_one_window() {
-    let hub = TestHub::start().await;
-    let mut node = hub.node(1).await;
+/// A consumer that reads nothing after the head, and a node that sends as much as it may; with the credit it has.
+async fn stalled(hub: &TestHub, node: &mut Node) -> (reqwest::Response, Asked, u64) {
     let response = hub.ask("/v1/chat/completions", &chat(true));
     let mut asked = node.asked().await;
     node.head(&asked, true).await;
     node.data(&mut asked, &chunk("a")).await;
-    let mut response = response.await.unwrap();
+    let response = response.await.unwrap();
     let piece = chunk(&"x".repeat(MAX_FRAME_PAYLOAD - 1000));
     let mut credit = STREAM_WINDOW;
-    // The consumer reads nothing: once the kernel's buffers are full no further credit comes.
-    let stuck = loop {
+    // Once the kernel's buffers are full no further credit comes.
+    loop {
         while asked.sent + piece.len() as u64 <= credit {
             node.data(&mut asked, &piece).await;
         }
-        match tokio::time::timeout(std::time::Duration::from_millis(500), node.hear()).await {
+        match tokio::time::timeout(Duration::from_millis(500), node.hear()).await {
             Ok(HubMessage::Credit { offset, .. }) => credit = offset,
             Ok(other) => panic!("{other:?}"),
-            Err(_) => break asked.sent,
+            Err(_) => return (response, asked, credit),
         }
         assert!(asked.sent < 48 << 20, "the hub takes in whatever comes");
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_slow_consumer_holds_the_node_at_one_window() {
+    let hub = TestHub::start().await;
+    let mut node = hub.node(1).await;
+    let (mut response, asked, credit) = stalled(&hub, &mut node).await;
     let mut read = 0;
-    while read < stuck / 2 {
+    while read < asked.sent / 2 {
         read += response.chunk().await.unwrap().unwrap().len() as u64;
     }
     let more = node.hear().await;
     assert!(matches!(more, HubMessage::Credit { offset, .. } if offset > credit), "{more:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_that_reads_nothing_is_given_up_and_its_slot_is_free() {
+    let mut hub = TestHub::start().await;
+    hub.http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut node = hub.node(1).await;
+    let (response, asked, _) = stalled(&hub, &mut node).await;
+    let headers = response.headers().clone();
+    let clock = StoppedClock::default();
+    for seconds in [30, 5] {
+        clock.advance(Duration::from_secs(seconds)).await;
+    }
+    drop(clock);
+    let cancel = node.hear().await;
+    let HubMessage::Cancel { delivered, reason: CancelReason::Consumer, .. } = cancel else {
+        panic!("{cancel:?}")
+    };
+    assert!(delivered > 0 && delivered < asked.sent);
+    let text = response.text().await.unwrap();
+    assert!(text.contains("was given up") && !text.contains("[DONE]"));
+    node.end(&asked, Outcome::Cancelled, delivered, usage(9, 1)).await;
+    assert_eq!(hub.receipt(&headers).await.1.receipt.outcome, Outcome::Cancelled);
 }
 
 #[tokio::test]

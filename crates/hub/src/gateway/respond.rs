@@ -1,8 +1,8 @@
 //! `POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`: from an HTTP request to an HTTP answer.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,16 +12,17 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use idlewatt_hub_core::openai::{ApiError, validate};
 use idlewatt_hub_core::routing::Scope;
-use idlewatt_protocol::limits::MAX_REQUEST_BODY;
+use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_REQUEST_BODY};
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::receipt::commitment;
 use idlewatt_protocol::{Nonce, Price, RequestId};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answering::{Admitted, Answering};
 use super::authenticate;
 use super::error::{Refusal, event};
-use crate::hub::{Hub, now};
+use crate::hub::{Hub, clock, lock, now};
 
 /// The head of a stream waits this long for the first token; later the head goes out alone and errors are chunks.
 const HEAD_HOLD: Duration = Duration::from_secs(15);
@@ -166,8 +167,14 @@ fn streamed(answering: Box<Answering>, first: Option<Bytes>) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(NO_BUFFER, HeaderValue::from_static("no"));
-    let events = stream::unfold((answering, first), |(mut answering, mut first)| async move {
-        let bytes = match first.take() {
+    let parked = Parked::default();
+    let watch = AbortOnDropHandle::new(tokio::spawn(parked.clone().watch()));
+    let events = stream::unfold((Some(answering), first, parked, watch), |state| async move {
+        let (answering, first, parked, watch) = state;
+        let Some(mut answering) = answering.or_else(|| parked.take()) else {
+            return parked.give_up().map(|last| (Ok::<_, Infallible>(last), (None, None, parked, watch)));
+        };
+        let bytes = match first {
             Some(first) => first,
             None => match timeout(COMMENT_EVERY, answering.next()).await {
                 Ok(Some(Ok(bytes))) => bytes,
@@ -176,9 +183,69 @@ fn streamed(answering: Box<Answering>, first: Option<Bytes>) -> Response {
                 Err(_) => Bytes::from_static(b": still working\n\n"),
             },
         };
-        Some((Ok::<_, Infallible>(bytes), (answering, None)))
+        parked.put(answering);
+        Some((Ok(bytes), (None, None, parked, watch)))
     });
     (StatusCode::OK, headers, Body::from_stream(events)).into_response()
+}
+
+/// Where an answer is while its consumer takes what was sent. One that takes nothing for [`CREDIT_TIMEOUT`] is given up
+/// like one that went away: it would hold a slot of the node for as long as it likes.
+#[derive(Clone, Default)]
+struct Parked(Arc<Mutex<Place>>);
+
+#[derive(Default)]
+enum Place {
+    /// With the consumer's connection.
+    #[default]
+    Taken,
+    Here(Box<Answering>, Instant),
+    GivenUp,
+}
+
+impl Parked {
+    fn put(&self, answering: Box<Answering>) {
+        *lock(&self.0) = Place::Here(answering, clock());
+    }
+
+    fn take(&self) -> Option<Box<Answering>> {
+        let mut place = lock(&self.0);
+        match std::mem::take(&mut *place) {
+            Place::Here(answering, _) => Some(answering),
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    /// The last event of an answer that was given up; `None` once it was sent.
+    fn give_up(&self) -> Option<Bytes> {
+        match std::mem::take(&mut *lock(&self.0)) {
+            Place::GivenUp => Some(event(&ApiError::node_failed(
+                "Nothing of this answer was read for 30 s, so it was given up. Only what was sent is billed.",
+            ))),
+            _ => None,
+        }
+    }
+
+    async fn watch(self) {
+        let mut until = clock() + CREDIT_TIMEOUT;
+        loop {
+            sleep_until(until.into()).await;
+            let mut place = lock(&self.0);
+            until = match &*place {
+                Place::Here(_, since) if *since + CREDIT_TIMEOUT <= clock() => {
+                    let given_up = std::mem::replace(&mut *place, Place::GivenUp);
+                    drop(place);
+                    drop(given_up);
+                    return;
+                }
+                Place::Here(_, since) => *since + CREDIT_TIMEOUT,
+                Place::Taken | Place::GivenUp => clock() + CREDIT_TIMEOUT,
+            };
+        }
+    }
 }
 
 fn describe(answering: &Answering, headers: &mut HeaderMap) {
