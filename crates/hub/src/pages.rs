@@ -38,6 +38,7 @@ struct View {
     tokens: (u64, u64),
     receipts: (u64, u64),
     is_draining: bool,
+    name: String,
     key: String,
 }
 
@@ -58,6 +59,7 @@ impl View {
             tokens: hub.metrics.tokens(),
             receipts: (hub.metrics.signed.get(), hub.metrics.unsigned.get()),
             is_draining: hub.is_draining(),
+            name: hub.name.clone(),
             key: hub.key.short(),
         }
     }
@@ -67,7 +69,8 @@ fn page(view: &View) -> String {
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
-         <title>Idlewatt hub</title><style>{STYLE}</style></head><body><main><h1>{}</h1><p class=\"soft\">{}</p>",
+         <title>{} · Idlewatt hub</title><style>{STYLE}</style></head><body><main><h1>{}</h1><p class=\"soft\">{}</p>",
+        escape(&view.name),
         sentence(view),
         detail(view),
     );
@@ -106,9 +109,10 @@ fn page(view: &View) -> String {
     }
     let _ = write!(
         out,
-        "</tbody></table></div><p class=\"soft foot\">Hub {} · {} prompt and {} completion tokens since the start · \
+        "</tbody></table></div><p class=\"soft foot\">{}, key {} · {} prompt and {} completion tokens since the start · \
          <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">API</a><br>Your prompt is read by the machine that \
          answers, and its owner can look. The hub passes it on and keeps nothing.</p></main></body></html>",
+        escape(&view.name),
         escape(&view.key),
         thousands(view.tokens.0),
         thousands(view.tokens.1),
@@ -194,6 +198,7 @@ mod tests {
             tokens: (1_234_567, 0),
             receipts: (1, 2),
             is_draining: false,
+            name: "garage".into(),
             key: "abc".into(),
         }
     }
