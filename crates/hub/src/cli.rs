@@ -84,6 +84,9 @@ struct Serve {
     /// What nodes call this hub, such as `garage`; without it, its address
     #[arg(long, value_parser = hub_name)]
     name: Option<String>,
+    /// End, as with SIGTERM, when stdin is closed: for a program whose hub must not outlive it
+    #[arg(long)]
+    with_parent: bool,
     /// The hub's part of each payment, per cent
     #[arg(long, default_value = "0", value_name = "PERCENT")]
     fee: FeeRate,
@@ -188,9 +191,10 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
     let command = match cli.command {
         Command::Serve(options) => {
             options.refuse_what_is_missing()?;
-            let Serve { listen, public_url, name, fee, .. } = options;
+            let Serve { listen, public_url, name, fee, with_parent, .. } = options;
             let options = ServeOptions { listen, data, public_url, name, fee };
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(options))?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(serve(options, with_parent))?;
             return Ok((String::new(), ExitCode::SUCCESS));
         }
         Command::Ledger(LedgerCommand::Check) => {
@@ -286,6 +290,7 @@ mod tests {
     fn the_command_line_is_the_contract() {
         for line in [
             "serve",
+            "serve --with-parent",
             "serve --listen 127.0.0.1:0 --data /x --public-url https://hub.example",
             "serve --database postgres://x --nats nats://x --trust-proxy 10.0.0.0/8",
             "key create --account a --credits 10 --json",

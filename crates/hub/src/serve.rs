@@ -40,12 +40,19 @@ pub struct ServeOptions {
     pub fee: FeeRate,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains. `with_parent` also ends it when stdin does: a program that holds the other
+/// end has then ended, however it ended.
 ///
 /// # Errors
 /// When the address is in use, or the data folder cannot be opened.
-pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
-    let stop = stop_signal()?;
+pub async fn serve(options: ServeOptions, with_parent: bool) -> anyhow::Result<()> {
+    let signal = stop_signal()?;
+    let stop = async move {
+        tokio::select! {
+            () = signal => {}
+            () = stdin_end(), if with_parent => {}
+        }
+    };
     let serving = Serving::bind(options).await?;
     #[cfg(unix)]
     let admin = tokio::spawn(
@@ -154,6 +161,16 @@ impl Serving {
             }
         }
     }
+}
+
+async fn stdin_end() {
+    let (held, end) = oneshot::channel::<()>();
+    // A thread of its own: a runtime would wait for its read when it ends.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(held);
+    });
+    let _ = end.await;
 }
 
 #[cfg(unix)]

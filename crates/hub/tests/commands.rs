@@ -111,3 +111,25 @@ async fn while_a_hub_serves_commands_go_through_its_socket() {
     assert!(serving.await.unwrap_err().is_cancelled());
     assert!(!path.exists());
 }
+
+#[test]
+fn a_hub_with_a_parent_ends_in_order_when_the_parent_is_gone() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().unwrap();
+    let mut serving = Command::new(env!("CARGO_BIN_EXE_idlewatt-hub"))
+        .args(["serve", "--with-parent", "--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on "), "{line}");
+    assert_eq!(serving.try_wait().unwrap(), None);
+    // What the kernel does when a process is killed.
+    drop(serving.stdin.take());
+    assert!(serving.wait().unwrap().success());
+}
