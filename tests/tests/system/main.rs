@@ -7,6 +7,7 @@ mod disconnect;
 mod full;
 mod homes;
 mod hostile;
+mod keyring;
 mod kill;
 mod main_path;
 mod mixed_run;
