@@ -4,6 +4,7 @@
 //! which process owns a home: the kernel releases it when the process ends, however it ends, so there is nothing stale to
 //! clean up. The owner writes down where its control door is ([`ControlFile`]); the file is readable by this user only.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ pub struct Home {
 }
 
 /// Where a running engine listens, and the token that opens its door.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlFile {
     /// Loopback address of the control door.
     pub address: SocketAddr,
@@ -39,6 +40,14 @@ pub struct ControlFile {
     pub version: String,
     /// Version of the control interface, [`CONTROL_VERSION`].
     pub control: u32,
+}
+
+impl fmt::Debug for ControlFile {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ControlFile");
+        out.field("address", &self.address).field("pid", &self.pid).finish_non_exhaustive()
+    }
 }
 
 /// The right to a home, held until dropped.

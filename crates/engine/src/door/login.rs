@@ -18,7 +18,7 @@ use super::{Shared, refusal};
 const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// Codes that have not been used yet. At most a handful live at once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct LoginCodes(Mutex<Vec<(String, Instant)>>);
 
 impl LoginCodes {
