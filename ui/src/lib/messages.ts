@@ -32,7 +32,8 @@ export const m = {
   },
   link: {
     connecting: 'Looking for the engine…',
-    lost: 'Connection lost, trying again. What you see is from a moment ago.',
+    lost: 'Connection lost, trying again.',
+    old: 'What you see is from a moment ago.',
   },
   unreachable: {
     code: 'internal',
