@@ -2,6 +2,7 @@
 
 use idlewatt_control::{Check, CheckLevel, Doctor, NetworkState};
 use idlewatt_devices::{Level, Machine};
+use idlewatt_protocol::Milliwatts;
 
 use crate::node::Node;
 
@@ -103,8 +104,20 @@ impl Node {
     fn cards_above_cap(&self) -> Vec<(String, String)> {
         let config = self.config();
         let settings = config.settings();
-        self.cards
-            .limits()
+        let cards = self.cards.limits();
+        let together: Option<Milliwatts> = cards.iter().map(|(_, limit, _)| *limit).sum();
+        let machine = settings.machine_cap.zip(together).filter(|(wanted, limit)| limit > wanted);
+        let machine = machine.map(|(wanted, limit)| {
+            let (limit, wanted) = (limit.0 / 1000, wanted.0 / 1000);
+            (
+                format!(
+                    "All cards together may draw {limit} W; your machine cap is {wanted} W, and nothing holds them \
+                     there yet."
+                ),
+                "Lower the caps of single cards until they add up to it.".to_owned(),
+            )
+        });
+        cards
             .into_iter()
             .filter_map(|(id, limit, default)| {
                 let wanted = settings.cap.of(&id, default)?;
@@ -117,6 +130,7 @@ impl Node {
                     format!("Tell the driver: `sudo nvidia-smi -i {id} -pl {wanted}`."),
                 ))
             })
+            .chain(machine)
             .collect()
     }
 }

@@ -83,7 +83,9 @@ pub trait ModelServer: Send + Sync + fmt::Debug {
     async fn models(&self) -> Result<Vec<Model>, ServerError>;
 
     /// Requests it is working on at this moment; `None` where it does not tell.
-    async fn busy(&self) -> Option<u32>;
+    async fn busy(&self) -> Option<u32> {
+        None
+    }
 
     /// Sends one request. `body` is OpenAI JSON as the network sent it: only fields on the allow-list are passed on,
     /// the model's name is replaced, tokens are clamped to `max_tokens`, and usage is asked for on streams. Returns when

@@ -112,10 +112,6 @@ impl ModelServer for Ollama {
         Ok(models.collect())
     }
 
-    async fn busy(&self) -> Option<u32> {
-        None
-    }
-
     async fn call(
         &self,
         model: &Model,

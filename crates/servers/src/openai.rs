@@ -76,10 +76,6 @@ impl ModelServer for OpenAi {
         Ok(models.collect())
     }
 
-    async fn busy(&self) -> Option<u32> {
-        None
-    }
-
     async fn call(
         &self,
         model: &Model,
