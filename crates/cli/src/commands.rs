@@ -35,7 +35,8 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<(), Failure> {
         }
         Command::Share { json, .. } => show(ask(home, &Request::Rescan)?, json),
         Command::Requests { limit, json } => {
-            show(ask(home, &Request::Requests { limit, before: None })?, json)
+            let served = ask(home, &Request::Requests { limit, before: None })?;
+            show(if json.json { served } else { with_names(home, served)? }, json)
         }
         Command::Receipt(command) => receipt::execute(home, command),
         Command::Config(command) => settings(home, command),
@@ -51,6 +52,19 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<(), Failure> {
         Command::Endpoint(json) => show(ask(home, &Request::OwnEndpoint)?, json),
         Command::Stop(json) => show(ask(home, &Request::Stop)?, json),
     }
+}
+
+/// Requests with the names of their networks, which people know, for the ids, which programs need.
+fn with_names(home: &Home, served: Response) -> Result<Response, Failure> {
+    let Response::Requests(mut rows) = served else { return Ok(served) };
+    if let Response::Networks(networks) = ask(home, &Request::Networks)? {
+        for row in &mut rows {
+            if let Some(network) = networks.iter().find(|it| it.id == row.network) {
+                row.network.clone_from(&network.name);
+            }
+        }
+    }
+    Ok(Response::Requests(rows))
 }
 
 /// Settings are the file's: they can be read and changed whether or not an engine runs.
