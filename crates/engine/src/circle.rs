@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use idlewatt_control::{Code, ControlError, OwnHub};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -39,8 +39,15 @@ const AGAIN_LAST: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Circle {
     made: Mutex<Option<Made>>,
-    child: tokio::sync::Mutex<Option<Child>>,
+    running: tokio::sync::Mutex<Option<Running>>,
     changed: Notify,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// The hub ends when this is closed: by [`Circle::close`], or with this process, however it ends.
+    leash: ChildStdin,
 }
 
 /// What is kept of it: enough to start it again at the same address.
@@ -53,8 +60,8 @@ struct Made {
 impl Circle {
     /// Ends the hub, gently first.
     pub(crate) async fn close(&self) {
-        if let Some(mut child) = self.child.lock().await.take() {
-            terminate(&child);
+        if let Some(Running { mut child, leash }) = self.running.lock().await.take() {
+            drop(leash);
             if timeout(DRAIN, child.wait()).await.is_err() {
                 drop(child.kill().await);
             }
@@ -124,42 +131,43 @@ impl Node {
         let note = self.store.setting(NOTE).await.ok().flatten();
         *lock(&self.circle.made) = note.and_then(|text| serde_json::from_str(&text).ok());
         let mut again = AGAIN_FIRST;
+        let mut tried = Instant::now();
         loop {
             let made = lock(&self.circle.made).clone();
             if let Some(made) = made
                 && !self.hub_runs().await
             {
+                tried = Instant::now();
                 let started = match program() {
                     Ok(program) => self.spawn_hub(&program, &made.address).await,
                     Err(error) => Err(error),
                 };
                 match started {
-                    Ok(_) => {
-                        again = AGAIN_FIRST;
-                        self.settled("circle");
-                    }
-                    Err(error) => {
-                        self.wants_person("circle", &error);
-                        again = (again * 2).min(AGAIN_LAST);
-                    }
+                    Ok(_) => self.settled("circle"),
+                    Err(error) => self.wants_person("circle", &error),
                 }
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = self.circle.changed.notified() => {}
                 () = self.hub_ended() => {
-                    tracing::warn!("the host's own hub ended; it is started again");
+                    if tried.elapsed() > AGAIN_LAST {
+                        again = AGAIN_FIRST;
+                    }
+                    tracing::warn!(after = ?again, "the host's own hub does not run; it is started again");
                     tokio::select! {
                         () = self.stopping.cancelled() => return,
                         () = tokio::time::sleep(again) => {}
                     }
+                    again = (again * 2).min(AGAIN_LAST);
                 }
             }
         }
     }
 
     async fn hub_runs(&self) -> bool {
-        self.circle.child.lock().await.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        let mut running = self.circle.running.lock().await;
+        running.as_mut().is_some_and(|it| matches!(it.child.try_wait(), Ok(None)))
     }
 
     /// Resolves when a hub that should run does not.
@@ -167,28 +175,29 @@ impl Node {
         if lock(&self.circle.made).is_none() {
             return std::future::pending().await;
         }
-        let mut child = self.circle.child.lock().await;
-        if let Some(running) = child.as_mut() {
-            drop(running.wait().await);
+        let mut running = self.circle.running.lock().await;
+        if let Some(it) = running.as_mut() {
+            drop(it.child.wait().await);
         }
     }
 
     /// Starts the hub; gives the address that it listens on.
     async fn spawn_hub(&self, program: &Path, listen: &str) -> Result<String, ControlError> {
         let mut command = Command::new(program);
-        command.args(["serve", "--name", NAME, "--listen", listen, "--data"]).arg(self.hub_data());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command.args(["serve", "--with-parent", "--name", NAME, "--listen", listen, "--data"]).arg(self.hub_data());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| hub_failed(&error.to_string()))?;
+        let leash = child.stdin.take();
         let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
         let line = async { lines?.next_line().await.ok().flatten() };
         let address = timeout(READY, line).await.ok().flatten();
         let address = address.as_deref().and_then(|line| line.strip_prefix("listening on http://"));
-        let Some(address) = address.map(str::to_owned) else {
+        let Some((address, leash)) = address.map(str::to_owned).zip(leash) else {
             drop(child.kill().await);
             return Err(hub_failed("it ended, or did not say where it listens"));
         };
         tracing::info!(%address, "the host's own hub runs");
-        *self.circle.child.lock().await = Some(child);
+        *self.circle.running.lock().await = Some(Running { child, leash });
         Ok(address)
     }
 
@@ -237,19 +246,6 @@ fn program() -> Result<PathBuf, ControlError> {
         )
     })
 }
-
-#[cfg(unix)]
-fn terminate(child: &Child) {
-    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(id) = id {
-        // Already gone is as good.
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-    }
-}
-
-/// There is no gentle way: its books survive being ended.
-#[cfg(not(unix))]
-fn terminate(_child: &Child) {}
 
 fn hub_failed(why: &str) -> ControlError {
     ControlError::new(
