@@ -51,7 +51,7 @@ impl Keyring for DesktopKeyring {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, KeyringError> {
         match entry(name)?.get_secret() {
             Ok(secret) => Ok(Some(secret)),
-            Err(keyring_core::Error::NoEntry) => Ok(None),
+            Err(keyring::Error::NoEntry) => Ok(None),
             Err(error) => Err(KeyringError::Locked(error.to_string())),
         }
     }
@@ -61,18 +61,19 @@ impl Keyring for DesktopKeyring {
     }
 }
 
-/// Opens the keyring anew each time: a connection from before it was started again gives nothing any more.
-fn entry(name: &str) -> Result<keyring_core::Entry, KeyringError> {
-    #[cfg(target_os = "macos")]
-    use apple_native_keyring_store::keychain::Store as Platform;
-    #[cfg(windows)]
-    use windows_native_keyring_store::Store as Platform;
-    #[cfg(all(unix, not(target_os = "macos")))]
-    use zbus_secret_service_keyring_store::Store as Platform;
+#[cfg(any(windows, target_os = "macos"))]
+fn entry(name: &str) -> Result<keyring::Entry, KeyringError> {
+    keyring::Entry::new(SERVICE, name).map_err(|error| KeyringError::Absent(error.to_string()))
+}
 
-    let platform = Platform::new().map_err(|error| KeyringError::Absent(error.to_string()))?;
-    keyring_core::set_default_store(platform);
-    keyring_core::Entry::new(SERVICE, name).map_err(|error| KeyringError::Locked(error.to_string()))
+/// Reaches the Secret Service anew each time, where `keyring` does so once: a service that came later, or was started
+/// again, would be missed until the engine's next start.
+#[cfg(not(any(windows, target_os = "macos")))]
+fn entry(name: &str) -> Result<keyring::Entry, KeyringError> {
+    let service = zbus_secret_service_keyring_store::Store::new();
+    keyring_core::set_default_store(service.map_err(|error| KeyringError::Absent(error.to_string()))?);
+    let inner = keyring_core::Entry::new(SERVICE, name);
+    Ok(keyring::Entry { inner: inner.map_err(|error| KeyringError::Locked(error.to_string()))? })
 }
 
 /// Where the database notes which store holds the identity.
