@@ -184,7 +184,9 @@ impl Node {
     /// Starts the hub; gives the address that it listens on.
     async fn spawn_hub(&self, program: &Path, listen: &str) -> Result<String, ControlError> {
         let mut command = Command::new(program);
-        command.args(["serve", "--with-parent", "--name", NAME, "--listen", listen, "--data"]).arg(self.hub_data());
+        command
+            .args(["serve", "--with-parent", "--name", NAME, "--listen", listen, "--data"])
+            .arg(self.hub_data());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| hub_failed(&error.to_string()))?;
         let leash = child.stdin.take();

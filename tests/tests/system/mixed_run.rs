@@ -144,8 +144,10 @@ pub(crate) async fn books_agree(system: &System) {
             .iter()
             .map(|it| it["unsettled"].as_u64().unwrap_or(1))
             .sum::<u64>();
-        // A row has its earnings once the hub has settled or voided it; between its end and its statement it has none.
-        let settled = |row: &Value| row["outcome"] == "lost" || row["earned_ucr"].is_i64();
+        // A row has its earnings once the hub has settled or voided it; between its end and its statement it has none. A
+        // request whose hub was killed under it has no statement and never gets any.
+        let orphaned = |row: &Value| row["outcome"] == "failed" && row["tokens_out"] == 0;
+        let settled = |row: &Value| row["outcome"] == "lost" || orphaned(row) || row["earned_ucr"].is_i64();
         (unsettled == 0 && system.node.requests().iter().all(settled)).then_some(())
     };
     until(bound, "everything is settled", settled).await;

@@ -89,6 +89,7 @@ fn last_yield(last: &LastYield, now: &Zoned) -> String {
         (None, _) => String::new(),
     };
     let cause = lists::cause(last.cause);
-    let back = if last.closed_ms == 0 { "less than 1 ms".to_owned() } else { format!("{} ms", last.closed_ms) };
+    let back =
+        if last.closed_ms == 0 { "less than 1 ms".to_owned() } else { format!("{} ms", last.closed_ms) };
     format!("{}: {cause}; GPU back in {back}{freed}", moment(last.seen, now))
 }

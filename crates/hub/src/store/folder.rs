@@ -87,6 +87,7 @@ pub(super) fn make_key(folder: &Path) -> Result<SigningKey, OpenError> {
 }
 
 fn owners_only() -> OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "a mode is Unix'"))]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
