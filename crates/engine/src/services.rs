@@ -238,13 +238,6 @@ impl Services {
         self.locked().values().filter(|it| it.shared).map(|it| it.url.clone()).collect()
     }
 
-    /// Its server did not answer, or broke off: not offered until it is found again.
-    pub(crate) fn lost(&self, id: &str) {
-        if let Some(known) = self.locked().get_mut(id) {
-            known.server = None;
-        }
-    }
-
     /// Whether a shared service's server is away.
     #[must_use]
     pub(crate) fn any_away(&self) -> bool {

@@ -144,7 +144,6 @@ pub(crate) fn answers(can: Capabilities, endpoint: Endpoint) -> bool {
 /// What is kept of one request, from its first moment to its end.
 struct Record {
     node: Arc<Node>,
-    service: String,
     row: RequestRow,
     begun: Instant,
     first_piece: Option<Instant>,
@@ -185,14 +184,7 @@ impl Record {
         }));
         node.cards.request_began(ask.request, known.place.clone(), now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
-        Self {
-            node: Arc::clone(node),
-            service: known.id.clone(),
-            row,
-            begun: now.monotonic,
-            first_piece: None,
-            closed: false,
-        }
+        Self { node: Arc::clone(node), row, begun: now.monotonic, first_piece: None, closed: false }
     }
 
     fn progress(&mut self, usage: Usage) {
@@ -267,9 +259,8 @@ impl Answering {
         if end.server_lost {
             let node = &self.record.node;
             tracing::info!(request = %self.record.row.id, why = ?end.message, "the model server is in doubt");
-            // Not offered until it has been seen again, which is tried at once.
-            node.services.lost(&self.record.service);
-            node.services_changed();
+            // Looked at now rather than at the next turn. Until then it stays on offer: one answer that broke off is no
+            // reason to take back those that go on.
             node.look.notify_one();
         }
         self.end = Some(end);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use idlewatt_protocol::message::Endpoint;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -25,6 +26,8 @@ const KEEP: Duration = Duration::from_secs(4);
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
+    /// Never takes a connection that was used before.
+    fresh: reqwest::Client,
     keys: Arc<dyn ServerKeys>,
 }
 
@@ -38,14 +41,15 @@ impl Http {
     /// # Errors
     /// When no TLS configuration can be made.
     pub(crate) fn new(keys: Arc<dyn ServerKeys>) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(KEEP)
-            .tcp_nodelay(true)
-            .build()?;
-        Ok(Self { client, keys })
+        let client = || {
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT)
+                .tcp_nodelay(true)
+        };
+        let fresh = client().pool_max_idle_per_host(0).build()?;
+        Ok(Self { client: client().pool_idle_timeout(KEEP).build()?, fresh, keys })
     }
 
     fn with_key(&self, root: &Url, request: RequestBuilder) -> RequestBuilder {
@@ -97,12 +101,20 @@ impl Http {
         endpoint: Endpoint,
         body: String,
     ) -> Result<ServerAnswer, ServerError> {
-        let request = self
-            .client
-            .post(at(root, endpoint.path())?)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(body);
-        let body = self.with_key(root, request).send().await.map_err(|error| {
+        let url = at(root, endpoint.path())?;
+        let body = Bytes::from(body);
+        let ask = |client: &reqwest::Client| {
+            let json = HeaderValue::from_static("application/json");
+            let request = client.post(url.clone()).header(CONTENT_TYPE, json).body(body.clone());
+            self.with_key(root, request).send()
+        };
+        // A server may close a kept connection (after some time, or some requests) just as it is used again. Nothing has
+        // come back then, and asking a model twice changes nothing, so a new connection decides.
+        let answer = match ask(&self.client).await {
+            Err(error) if !error.is_connect() => ask(&self.fresh).await,
+            answer => answer,
+        };
+        let body = answer.map_err(|error| {
             if error.is_connect() { ServerError::Unreachable } else { ServerError::BrokenOff }
         })?;
         let status = body.status();
@@ -135,5 +147,46 @@ pub(crate) fn is_loopback(root: &Url) -> bool {
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::NoKeys;
+
+    async fn asked(peer: &mut TcpStream) {
+        let mut heard = [0; 4096];
+        assert!(peer.read(&mut heard).await.unwrap() > 0);
+    }
+
+    async fn answered(peer: &mut TcpStream) {
+        asked(peer).await;
+        peer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn regression_a_kept_connection_that_closes_under_a_request_loses_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let root = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            answered(&mut first).await;
+            // The second request comes on the kept connection, and finds it closing.
+            asked(&mut first).await;
+            drop(first);
+            let (mut second, _) = listener.accept().await.unwrap();
+            answered(&mut second).await;
+        });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = Http::new(Arc::new(NoKeys)).unwrap();
+        for _ in 0..2 {
+            let answer = http.infer(&root, Endpoint::Completions, "{}".into()).await.unwrap();
+            assert_eq!(answer.body.bytes().await.unwrap(), "{}");
+        }
+        server.await.unwrap();
     }
 }
