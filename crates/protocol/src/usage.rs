@@ -1,7 +1,8 @@
-//! Token usage, and the one reading of an answer's bytes that node and hub share.
+//! Token usage, and the hub's reading of an answer's bytes.
 //!
-//! A cancelled answer is billed at the byte offset that the hub delivered. For both sides to agree to the token, both
-//! read the same events with the same [`Reading`].
+//! A cancelled answer is billed at the byte offset that the hub delivered. The node knows the server's own counts at each
+//! of its pieces, because it writes them anew from what the server said; the hub reads the pieces as they came with
+//! [`Reading`], to bound what the node states and to count where no statement comes.
 
 use std::borrow::Cow;
 
