@@ -10,16 +10,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     // An empty folder is something that cargo can watch; a missing one would compile this crate anew every time. A
     // source tree that cannot be written has no window to wait for.
     drop(fs::create_dir_all(&root));
-    println!("cargo::rerun-if-changed={}", root.display());
+    // Relative, so that of several checkouts that share a build folder each has its own window embedded.
+    println!("cargo::rerun-if-changed=../../ui/dist");
     let mut files = Vec::new();
     collect(&root, &root, &mut files)?;
     files.sort();
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut code = String::from("static FILES: &[(&str, &[u8])] = &[\n");
-    for (name, path) in files {
-        writeln!(code, "    ({name:?}, include_bytes!({path:?})),")?;
+    for (number, (name, path)) in files.into_iter().enumerate() {
+        let copy = out.join(format!("window-{number}"));
+        fs::write(&copy, fs::read(path)?)?;
+        writeln!(code, "    ({name:?}, include_bytes!({copy:?})),")?;
     }
     code.push_str("];\n");
-    fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("window.rs"), code)?;
+    fs::write(out.join("window.rs"), code)?;
     Ok(())
 }
 

@@ -21,6 +21,7 @@ mod model;
 pub mod node;
 mod process;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use consumer::{Answer, Consumer, Stream, text_of};
@@ -33,6 +34,12 @@ pub use process::{Process, Ran, binary};
 
 /// The model that [`ModelServer`] runs, as consumers name it.
 pub const MODEL: &str = "smollm2-135m-instruct";
+
+/// This package's folder. Asked at run time: a build folder that several checkouts share would remember another one's.
+#[must_use]
+pub fn here() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo and nextest say where the package is"))
+}
 
 /// A claimed time bound: as it is under `IDLEWATT_STRICT`, ten times as long otherwise.
 #[must_use]

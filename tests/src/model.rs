@@ -70,6 +70,6 @@ pub fn python() -> PathBuf {
 
 fn spawn(arguments: &[String], folder: &Path) -> Process {
     let mut command = Command::new(python());
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/llama_server.py")).args(arguments);
+    command.arg(crate::here().join("servers/llama_server.py")).args(arguments);
     Process::spawn("the model server", &mut command, &folder.join("model.log"))
 }

@@ -22,7 +22,7 @@ async fn every_page_works_in_a_browser() {
     let mut command = Command::new("npm");
     command
         .args(["run", "--silent", "e2e"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../ui"))
+        .current_dir(idlewatt_tests::here().join("../ui"))
         .env("IDLEWATT_PANEL_URL", &system.node.panel)
         .env("IDLEWATT_EXPECT", "services,networks,requests");
     let ran = Ran::of(&mut command);

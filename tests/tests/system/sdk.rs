@@ -4,8 +4,6 @@ use std::process::Command;
 
 use idlewatt_tests::{MODEL, Ran, System};
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdk");
-
 async fn passes(mut command: Command) {
     let system = System::start().await;
     let poor = system.hub.consumer("poor", 0);
@@ -27,13 +25,13 @@ async fn passes(mut command: Command) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_sdk_works_unmodified() {
     let mut command = Command::new(idlewatt_tests::python());
-    command.arg(format!("{FOLDER}/python/check.py"));
+    command.arg(idlewatt_tests::here().join("sdk/python/check.py"));
     passes(command).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_node_sdk_works_unmodified() {
     let mut command = Command::new("node");
-    command.arg(format!("{FOLDER}/node/check.mjs"));
+    command.arg(idlewatt_tests::here().join("sdk/node/check.mjs"));
     passes(command).await;
 }
