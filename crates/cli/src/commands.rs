@@ -117,6 +117,8 @@ pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
         Response::Services(it) => print_json(&it),
         Response::Networks(it) => print_json(&it),
         Response::Requests(it) => print_json(&it),
+        Response::Power(it) => print_json(&it),
+        Response::Published(it) => print_json(&it),
         Response::Receipt(it) => print_json(&it),
         Response::Config(it) => print_json(&it),
         Response::OwnEndpoint { url, key } => print_json(&json!({ "url": url, "key": key })),

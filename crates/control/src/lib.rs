@@ -8,11 +8,15 @@
 
 pub mod error;
 pub mod event;
+pub mod power;
 pub mod request;
 pub mod view;
 
 pub use error::{Code, ControlError};
 pub use event::Event;
+pub use power::{
+    Actuator, GpuPower, Limit, LimitKind, MachinePower, ModelEnergy, Power, Sensor, SensorScope,
+};
 pub use request::{OwnHub, PauseFor, Request, Response};
 pub use view::*;
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use idlewatt_protocol::bench::BenchReport;
 use idlewatt_protocol::receipt::ReceiptFile;
 use idlewatt_protocol::{Price, RequestId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
+use crate::power::Power;
 use crate::view::{
     ConfigEntry, Doctor, Network, RequestDetail, RequestRow, Sample, Service, Session, Status, Today,
 };
@@ -81,6 +83,15 @@ pub enum Request {
     Days {
         /// How many, 1 to 366.
         count: u32,
+    },
+    /// Power, limits and energy, now and this month. → [`Response::Power`]
+    Power,
+    /// Keep what `idlewatt bench` measured, and send it to hubs that publish such tables. → [`Response::Published`]
+    KeepBench {
+        /// What was measured.
+        report: Box<BenchReport>,
+        /// Send it, signed with this node's key, to every hub joined.
+        publish: bool,
     },
     /// All settings with their meaning. → [`Response::Config`]
     Config,
@@ -164,6 +175,10 @@ pub enum Response {
     LastSession(Option<Box<Session>>),
     /// Days by local date (`2026-11-21`).
     Days(BTreeMap<String, Today>),
+    /// Power.
+    Power(Box<Power>),
+    /// Where a report was published: the pages' addresses.
+    Published(Vec<String>),
     /// Settings.
     Config(Vec<ConfigEntry>),
     /// The host's own endpoint.

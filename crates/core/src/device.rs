@@ -7,18 +7,24 @@ use idlewatt_protocol::{Millijoules, Milliwatts};
 /// One reading of one card. Whatever the card does not tell is `None`, never zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuReading {
-    /// The driver's stable id: `GPU-…`.
+    /// The driver's stable id: `GPU-…`, `amdgpu-0000:03:00.0`.
     pub id: String,
     /// Product name.
     pub name: String,
     /// When it was read.
     pub at: Instant,
+    /// Powered down by the system: it is not woken to be looked at, so everything else is `None`.
+    pub asleep: bool,
     /// Power, and whether it is an instantaneous value or an average over about a second.
     pub power: Option<Power>,
-    /// A counter that only rises, until the driver is loaded again.
+    /// A counter that only rises, until the driver is loaded again; the sensor has undone the wrap of a short register.
     pub energy: Option<Millijoules>,
     /// Core temperature, °C.
     pub temperature_c: Option<i32>,
+    /// The hottest spot that the card tells of (junction, memory), °C.
+    pub hot_spot_c: Option<i32>,
+    /// The fastest fan, percent of its greatest speed.
+    pub fan_percent: Option<u32>,
     /// VRAM in use, bytes.
     pub vram_used: Option<u64>,
     /// VRAM in all, bytes.
@@ -29,6 +35,41 @@ pub struct GpuReading {
     pub limit: Option<Milliwatts>,
     /// The limit the card was made with.
     pub default_limit: Option<Milliwatts>,
+    /// The limits that the card takes.
+    pub limit_range: Option<LimitRange>,
+}
+
+impl GpuReading {
+    /// A card that tells nothing but what it is.
+    #[must_use]
+    pub fn silent(id: impl Into<String>, name: impl Into<String>, at: Instant) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            at,
+            asleep: false,
+            power: None,
+            energy: None,
+            temperature_c: None,
+            hot_spot_c: None,
+            fan_percent: None,
+            vram_used: None,
+            vram_total: None,
+            utilisation: None,
+            limit: None,
+            default_limit: None,
+            limit_range: None,
+        }
+    }
+}
+
+/// The limits that a card takes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitRange {
+    /// Lowest.
+    pub min: Milliwatts,
+    /// Highest.
+    pub max: Milliwatts,
 }
 
 /// A power reading.
@@ -38,4 +79,47 @@ pub struct Power {
     pub value: Milliwatts,
     /// Averaged by the card over about a second.
     pub averaged: bool,
+}
+
+/// What a power sensor is: a card's, and those of the machine around it. Does not change while it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sensor {
+    /// Stable: `GPU-…`, `powercap:intel-rapl:0`, `battery:BAT0`, `plug:192.168.1.20`.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// What its figure covers.
+    pub scope: Scope,
+    /// How it measures, for people: `NVML: instantaneous power, energy counter`.
+    pub method: String,
+    /// What its figure leaves out, for people: `voltage converters, fans and the board's own use`.
+    pub leaves_out: Option<String>,
+}
+
+/// What a power sensor's figure covers. Figures of different scopes are never added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// A whole card.
+    Board,
+    /// A chip: processor, or card without its board.
+    Package,
+    /// One supply line.
+    Rail,
+    /// The whole machine, behind its power supply.
+    Machine,
+    /// At the wall.
+    Wall,
+}
+
+/// One reading of one power sensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SensorReading {
+    /// Which: [`Sensor::id`].
+    pub sensor: String,
+    /// When it was read.
+    pub at: Instant,
+    /// Power.
+    pub power: Option<Power>,
+    /// A counter that only rises; the sensor has undone the wrap of a short register.
+    pub energy: Option<Millijoules>,
 }

@@ -148,20 +148,11 @@ impl Card {
 
     fn read(&self, nvml: &Nvml, sysfs: &Path) -> Result<GpuReading, CardError> {
         let blank = GpuReading {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            at: Instant::now(),
-            power: None,
-            energy: None,
-            temperature_c: None,
-            vram_used: None,
-            vram_total: None,
-            utilisation: None,
-            limit: None,
             default_limit: self.default_limit,
+            ..GpuReading::silent(&self.id, &self.name, Instant::now())
         };
         if self.sleeps(sysfs) {
-            return Ok(blank);
+            return Ok(GpuReading { asleep: true, ..blank });
         }
         nvml.device_by_index(self.index)
             .and_then(|device| self.fill(&device, blank))

@@ -77,6 +77,11 @@ impl Cards {
         lock(&self.state).latest.iter().map(view).collect()
     }
 
+    /// Each card as read last.
+    pub(crate) fn latest(&self) -> Vec<GpuReading> {
+        lock(&self.state).latest.clone()
+    }
+
     /// Each card's limit in force and the one it was made with.
     pub(crate) fn limits(&self) -> Vec<(String, Option<Milliwatts>, Option<Milliwatts>)> {
         lock(&self.state).latest.iter().map(|it| (it.id.clone(), it.limit, it.default_limit)).collect()

@@ -90,6 +90,10 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             let money = |(day, today)| (day, with_money(today, config.settings()));
             Response::Days(days.into_iter().map(money).collect())
         }
+        Request::Power => Response::Power(Box::new(node.power_page().await)),
+        Request::KeepBench { report, publish } => {
+            Response::Published(node.keep_bench(report, publish).await?)
+        }
         Request::Config => Response::Config(node.config().entries()),
         Request::SetConfig { key, value } => {
             if config::is_local_only(&key)? {

@@ -10,6 +10,7 @@ pub mod home;
 pub mod identity;
 
 mod answering;
+mod bench;
 mod cards;
 mod circle;
 mod clock;
@@ -21,6 +22,7 @@ mod looking;
 mod networks;
 mod node;
 mod own;
+mod power;
 mod problem;
 mod receipts;
 mod services;

@@ -7,6 +7,7 @@
 //! (`idlewatt-core` for a node, `idlewatt-hub-core` for a hub).
 
 pub mod artefact;
+pub mod bench;
 pub mod frame;
 pub mod handshake;
 pub mod id;

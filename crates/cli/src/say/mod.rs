@@ -37,6 +37,8 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
         Response::RequestDetail(_) | Response::Samples(_) | Response::LastSession(_) | Response::Days(_) => {
             "Shown with --json.\n".to_owned()
         }
+        Response::Power(it) => format!("{}\n", it.sentence),
+        Response::Published(pages) => pages.iter().map(|page| format!("{page}\n")).collect(),
         Response::Error(error) => format!("{error}\n"),
     }
 }

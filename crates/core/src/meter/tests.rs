@@ -27,17 +27,9 @@ impl Bench {
 
     fn read(&mut self, card: &str, watts: Option<i64>) {
         self.meter.read(&GpuReading {
-            id: card.into(),
-            name: String::new(),
-            at: self.at,
             power: watts.map(|watts| Power { value: Milliwatts(watts * 1000), averaged: false }),
             energy: self.counter.map(Millijoules),
-            temperature_c: None,
-            vram_used: None,
-            vram_total: None,
-            utilisation: None,
-            limit: None,
-            default_limit: None,
+            ..GpuReading::silent(card, "", self.at)
         });
     }
 
@@ -292,11 +284,7 @@ proptest! {
                 Step::Read { card, millis, milliwatts } => {
                     let id = if card == 0 { CARD } else { "GPU-b" };
                     bench.at += Duration::from_millis(millis);
-                    let mut reading = GpuReading {
-                        id: id.into(), name: String::new(), at: bench.at, power: None, energy: None,
-                        temperature_c: None, vram_used: None, vram_total: None, utilisation: None, limit: None,
-                        default_limit: None,
-                    };
+                    let mut reading = GpuReading::silent(id, "", bench.at);
                     reading.power = milliwatts.map(|value| Power { value: Milliwatts(value), averaged: false });
                     bench.meter.read(&reading);
                     let (before, power, sum) = cards.get(id).copied().unwrap_or((bench.at, None, 0));

@@ -1,6 +1,11 @@
 // Generated from crates/control by `IDLEWATT_WRITE_TYPES=1 cargo test -p idlewatt-control --features ts`.
 
 /**
+ * Who holds a cap, best first.
+ */
+export type Actuator = "hardware" | "duty_cycle" | "admission" | "nobody";
+
+/**
  * The exact weights and how they run. *Declared* by the node that serves it; a signature proves who said so, never
  * that it is so.
  */
@@ -25,6 +30,98 @@ engine: string,
  * The server's own version or build, as it states it.
  */
 engine_build?: string, };
+
+/**
+ * One phase of an answer.
+ */
+export type BenchPhase = {
+/**
+ * Speed, tokens a second × 1,000.
+ */
+milli_tokens_per_s: number,
+/**
+ * Energy a token, microjoules.
+ */
+uj_per_token?: number,
+/**
+ * Its error, microjoules.
+ */
+error_uj?: number, };
+
+/**
+ * The figures at one power limit. Means over the repeats; each error is the half width of their 95 % interval, with
+ * the sensor's own error in it.
+ */
+export type BenchPoint = {
+/**
+ * The limit in force; `None` where the card does not tell.
+ */
+cap_mw?: Milliwatts,
+/**
+ * How often the workload was run.
+ */
+repeats: number,
+/**
+ * Reading the prompt.
+ */
+prefill: BenchPhase,
+/**
+ * Writing the answer.
+ */
+decode: BenchPhase,
+/**
+ * Mean power while it ran.
+ */
+mean_mw?: Milliwatts,
+/**
+ * Highest reading.
+ */
+peak_mw?: Milliwatts,
+/**
+ * Highest temperature, °C.
+ */
+temperature_c?: number,
+/**
+ * How the energy is known.
+ */
+label: Label, };
+
+/**
+ * One run of the published workload.
+ */
+export type BenchReport = {
+/**
+ * Which workload, with its version: `idlewatt-1`.
+ */
+workload: string,
+/**
+ * Idlewatt's version.
+ */
+version: string,
+/**
+ * When it began.
+ */
+started: UnixMillis,
+/**
+ * The cards' product names; empty where it ran on no card.
+ */
+gpus: Array<string>,
+/**
+ * The model server's kind and version: `llama.cpp b6000`.
+ */
+server: string,
+/**
+ * What answered.
+ */
+artefact: Artefact,
+/**
+ * How energy was measured, for people; empty where nothing measured it.
+ */
+method: string,
+/**
+ * One a power limit, lowest first.
+ */
+points: Array<BenchPoint>, };
 
 /**
  * What a service was *seen* to do in a live probe. Anything not seen is absent, never assumed.
@@ -285,6 +382,63 @@ temperature_c?: number,
 label: Label, };
 
 /**
+ * One card and what holds it.
+ */
+export type GpuPower = {
+/**
+ * As in the status; its `cap_mw` is the lowest limit in force.
+ */
+gpu: Gpu,
+/**
+ * Powered down by the system, and not woken to be looked at.
+ */
+asleep: boolean,
+/**
+ * Hottest spot, °C.
+ */
+hot_spot_c?: number,
+/**
+ * Fan, percent.
+ */
+fan_percent?: number,
+/**
+ * The host's cap: chosen, or 80 % of what the card was made for.
+ */
+user_cap_mw?: Milliwatts,
+/**
+ * Lowest cap that can be set: the card's, or 1 W where the governor holds it.
+ */
+min_cap_mw: Milliwatts,
+/**
+ * Highest cap that means anything: the card's own greatest limit, where it tells.
+ */
+max_cap_mw?: Milliwatts,
+/**
+ * What the card was made for.
+ */
+default_cap_mw?: Milliwatts,
+/**
+ * The limit that binds now.
+ */
+binding?: Limit,
+/**
+ * Who holds the cap.
+ */
+actuator: Actuator,
+/**
+ * For people: who holds the cap, why nothing better does, and how to get it.
+ */
+actuator_text: string,
+/**
+ * Learned power without a model, and with one loaded and no work.
+ */
+idle_mw?: Milliwatts,
+/**
+ * With a model loaded and no work.
+ */
+loaded_mw?: Milliwatts, };
+
+/**
  * How a figure is known. Every energy and money figure that a person sees carries one.
  */
 export type Label = "measured" | "estimated" | "unknown";
@@ -315,6 +469,49 @@ freed_ms?: number,
 verified: boolean, };
 
 /**
+ * A limit with its reason.
+ */
+export type Limit = {
+/**
+ * Which.
+ */
+kind: LimitKind,
+/**
+ * What it leaves.
+ */
+cap_mw: Milliwatts,
+/**
+ * For people.
+ */
+text: string, };
+
+/**
+ * What can limit a card.
+ */
+export type LimitKind = "user_cap" | "machine_cap" | "temperature" | "hot_spot" | "fan" | "daily_energy" | "card";
+
+/**
+ * All cards together.
+ */
+export type MachinePower = {
+/**
+ * All cards, where each tells.
+ */
+gpus_mw?: Milliwatts,
+/**
+ * The machine at the wall, where a plug tells.
+ */
+wall_mw?: Milliwatts,
+/**
+ * `power.machine_cap`.
+ */
+cap_mw?: Milliwatts,
+/**
+ * `power.daily_energy`.
+ */
+daily_limit_mj?: Millijoules, };
+
+/**
  * Money on a hub, in millionths of a credit. A credit has no value in any currency unless a host sets one.
  */
 export type MicroCredits = number;
@@ -328,6 +525,59 @@ export type Millijoules = number;
  * Power, in thousandths of a watt.
  */
 export type Milliwatts = number;
+
+/**
+ * What a model used and earned on a card over a stretch of time.
+ */
+export type ModelEnergy = {
+/**
+ * Public model name, with quantisation.
+ */
+model: string,
+/**
+ * The card's id; `None` where it is not known, or on none.
+ */
+gpu?: string,
+/**
+ * Requests.
+ */
+requests: number,
+/**
+ * Prompt tokens.
+ */
+tokens_in: number,
+/**
+ * Completion tokens.
+ */
+tokens_out: number,
+/**
+ * What answering took, with its share of the idle power.
+ */
+energy_mj?: Millijoules,
+/**
+ * Energy a completion token, microjoules.
+ */
+uj_per_token?: number,
+/**
+ * How the energy is known.
+ */
+label: Label,
+/**
+ * Earned.
+ */
+earned_ucr: MicroCredits,
+/**
+ * Earned, in the host's currency.
+ */
+gross?: Money,
+/**
+ * What the energy cost.
+ */
+cost?: Money,
+/**
+ * Gross less cost.
+ */
+net?: Money, };
 
 /**
  * Something that happened to a request.
@@ -470,6 +720,48 @@ seconds: number, } | { "until": "at",
  * When.
  */
 at: UnixMillis, } | { "until": "tomorrow" };
+
+/**
+ * Power and energy of this machine: now, today, this month.
+ */
+export type Power = {
+/**
+ * One sentence for people: what is drawn, and what holds it.
+ */
+sentence: string,
+/**
+ * The cards.
+ */
+gpus: Array<GpuPower>,
+/**
+ * All of them together, and the machine around them.
+ */
+machine: MachinePower,
+/**
+ * Every power sensor found.
+ */
+sensors: Array<Sensor>,
+/**
+ * Since local midnight.
+ */
+today: Today,
+/**
+ * This calendar month.
+ */
+month: Today,
+/**
+ * What each model used and earned this month.
+ */
+models: Array<ModelEnergy>,
+/**
+ * What `idlewatt bench` measured here, newest first.
+ */
+benches: Array<BenchReport>,
+/**
+ * Whether a token earns more than its energy costs right now; `None` without a value of a credit, a tariff and
+ * measured tokens.
+ */
+profitable?: boolean, };
 
 /**
  * Whether somebody is there.
@@ -644,7 +936,15 @@ since: UnixMillis, } | { "type": "last_session" } | { "type": "days",
 /**
  * How many, 1 to 366.
  */
-count: number, } | { "type": "config" } | { "type": "set_config",
+count: number, } | { "type": "power" } | { "type": "keep_bench",
+/**
+ * What was measured.
+ */
+report: BenchReport,
+/**
+ * Send it, signed with this node's key, to every hub joined.
+ */
+publish: boolean, } | { "type": "config" } | { "type": "set_config",
 /**
  * Dotted key: `share.idle_after`.
  */
@@ -748,7 +1048,7 @@ receipt?: string, };
 /**
  * The answer to a [`Request`].
  */
-export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
+export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
 /**
  * Base URL for any OpenAI SDK.
  */
@@ -820,6 +1120,44 @@ earned: MicroCredits,
  * The node's own signed word, or why there is none.
  */
 statement: Signed, };
+
+/**
+ * A power sensor.
+ */
+export type Sensor = {
+/**
+ * Stable on this machine.
+ */
+id: string,
+/**
+ * For people.
+ */
+name: string,
+/**
+ * What its figure covers.
+ */
+scope: SensorScope,
+/**
+ * How it measures, for people.
+ */
+method: string,
+/**
+ * How often its figure changes, as seen here.
+ */
+refresh_ms?: number,
+/**
+ * What it leaves out, for people.
+ */
+leaves_out?: string,
+/**
+ * Power now.
+ */
+power_mw?: Milliwatts, };
+
+/**
+ * What a power sensor's figure covers. Figures of different scopes are never added.
+ */
+export type SensorScope = "board" | "package" | "rail" | "machine" | "wall";
 
 /**
  * One model offered by one server.
