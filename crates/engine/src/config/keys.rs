@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use idlewatt_core::tariff::{CreditValue, Tariff};
+use idlewatt_core::windows::ShareWindows;
 use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
-use idlewatt_protocol::Milliwatts;
+use idlewatt_protocol::{Millijoules, Milliwatts};
 use url::Url;
 
 /// The settings as values.
@@ -21,6 +22,16 @@ pub struct Settings {
     pub cap: Caps,
     /// `power.machine_cap`
     pub machine_cap: Option<Milliwatts>,
+    /// `power.daily_energy`: most energy for sharing in a local day.
+    pub daily_energy: Option<Millijoules>,
+    /// `power.helper`: whether the privileged helper may be asked to set limits.
+    pub helper: bool,
+    /// `thermal.hot_spot`, °C.
+    pub hot_spot_c: i32,
+    /// `thermal.fan_limit`, percent, in quiet hours.
+    pub fan_limit: Option<u32>,
+    /// `thermal.quiet_hours`
+    pub quiet_hours: ShareWindows,
     /// `energy.price`
     pub tariff: Option<Tariff>,
     /// `earnings.credit_value`
@@ -92,6 +103,11 @@ impl Default for Settings {
             policy: policy::Settings::default(),
             cap: Caps::Default,
             machine_cap: None,
+            daily_energy: None,
+            helper: true,
+            hot_spot_c: 95,
+            fan_limit: None,
+            quiet_hours: ShareWindows::ALWAYS,
             tariff: None,
             credit_value: None,
             server_urls: Vec::new(),
@@ -126,7 +142,12 @@ pub(super) const KEYS: &[Rule] = &[
     rule("share.while_active", OPEN, |it, text| put(&mut it.policy.while_active, flag(text))),
     rule("power.cap", OPEN, |it, text| put(&mut it.cap, caps(text))),
     rule("power.machine_cap", OPEN, |it, text| put(&mut it.machine_cap, optional(text, watts))),
+    rule("power.daily_energy", OPEN, |it, text| put(&mut it.daily_energy, optional(text, kilowatt_hours))),
+    rule("power.helper", LOCAL, |it, text| put(&mut it.helper, flag(text))),
     rule("thermal.limit", OPEN, |it, text| put(&mut it.policy.thermal_limit_c, degrees(text))),
+    rule("thermal.hot_spot", OPEN, |it, text| put(&mut it.hot_spot_c, degrees(text))),
+    rule("thermal.fan_limit", OPEN, |it, text| put(&mut it.fan_limit, optional(text, fan))),
+    rule("thermal.quiet_hours", OPEN, |it, text| put(&mut it.quiet_hours, text.parse())),
     rule("energy.price", OPEN, |it, text| put(&mut it.tariff, optional(text, parsed))),
     rule("earnings.credit_value", OPEN, |it, text| put(&mut it.credit_value, optional(text, parsed))),
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
@@ -183,6 +204,23 @@ fn flag(text: &str) -> Result<bool, String> {
 fn degrees(text: &str) -> Result<i32, String> {
     let wrong = || "it is no temperature from 40 to 110 °C".to_owned();
     text.parse().ok().filter(|degrees| (40..=110).contains(degrees)).ok_or_else(wrong)
+}
+
+fn fan(text: &str) -> Result<u32, String> {
+    let number = text.trim_end_matches('%').trim();
+    let wrong = || format!("{text:?} is no fan speed from 20 to 100 %");
+    number.parse().ok().filter(|percent| (20..=100).contains(percent)).ok_or_else(wrong)
+}
+
+/// `2.5`, `2.5 kWh`.
+fn kilowatt_hours(text: &str) -> Result<Millijoules, String> {
+    let number = text.strip_suffix("kWh").unwrap_or(text).trim();
+    micros(number)
+        // A millionth of a kilowatt-hour is 3,600 mJ.
+        .and_then(|micros| micros.checked_mul(3_600))
+        .filter(|energy| (36_000_000..=3_600_000_000_000).contains(energy))
+        .map(Millijoules)
+        .ok_or_else(|| format!("{text:?} is no energy from 0.01 to 1000 kWh"))
 }
 
 /// `280`, `280W`, `62.5 W`.
@@ -271,6 +309,17 @@ mod tests {
         for wrong in ["0", "-5", "GPU-1=", "=5", "many"] {
             assert!(caps(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_are_read_with_and_without_their_unit() {
+        assert_eq!(kilowatt_hours("2.5 kWh").unwrap(), Millijoules(9_000_000_000));
+        assert_eq!(kilowatt_hours("0.01").unwrap(), Millijoules(36_000_000));
+        assert_eq!((fan("45 %"), fan("100")), (Ok(45), Ok(100)));
+        for wrong in ["", "0", "-1", "0.001", "1001", "2 Wh", "9999999999999999999"] {
+            assert!(kilowatt_hours(wrong).is_err(), "{wrong}");
+        }
+        assert!(fan("10").is_err() && fan("101").is_err() && fan("loud").is_err());
     }
 
     #[test]
