@@ -220,6 +220,10 @@ pub struct ModelEnergy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional, type = "number"))]
     pub uj_per_token: Option<i64>,
+    /// Half width of its error, microjoules; `None` where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional, type = "number"))]
+    pub error_uj: Option<i64>,
     /// How the energy is known.
     pub label: Label,
     /// Earned.

@@ -559,6 +559,10 @@ energy_mj?: Millijoules,
  */
 uj_per_token?: number,
 /**
+ * Half width of its error, microjoules; `None` where it was not measured.
+ */
+error_uj?: number,
+/**
  * How the energy is known.
  */
 label: Label,
