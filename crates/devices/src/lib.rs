@@ -1,19 +1,22 @@
-//! What this machine's GPUs say of themselves: power, energy, heat, memory. One file a vendor, behind [`Vendor`].
+//! What this machine's GPUs say of themselves (power, energy, heat, memory; one file a vendor, behind [`Vendor`]) and what
+//! the power sensors around them say ([`Sensors`]).
 //!
-//! This layer reads and never sets. It knows no network and no policy. A machine without a GPU, or without a driver, is
-//! a normal machine.
+//! It knows no network and no policy. A machine without a GPU, or without a driver, is a normal machine. Sensors lie,
+//! stop and vanish: what a sensor does not tell, or tells beyond belief, is `None`, never zero and never a panic.
 
 mod machine;
 mod nvidia;
 mod process;
+mod sensors;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use idlewatt_core::device::GpuReading;
+use idlewatt_core::device::{GpuReading, Sensor};
 
 pub use machine::Machine;
 pub use process::serving;
+pub use sensors::{Sensors, of_card, refresh};
 
 /// Where to look. The defaults are the system's own places.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub trait Vendor: Send {
     /// Reads every card once. A card that fails does not hide the others, and is looked for again the next time.
     fn read(&mut self) -> Vec<Result<GpuReading, CardError>>;
 
+    /// The power sensor of each card that was there at the last reading.
+    fn sensors(&mut self) -> Vec<Sensor>;
+
     /// VRAM by process, where the driver tells.
     fn processes(&mut self) -> Vec<GpuProcess>;
 
@@ -59,6 +65,11 @@ impl Gpus {
     /// Reads every card once.
     pub fn read(&mut self) -> Vec<Result<GpuReading, CardError>> {
         self.vendors.iter_mut().flat_map(|vendor| vendor.read()).collect()
+    }
+
+    /// The power sensor of each card.
+    pub fn sensors(&mut self) -> Vec<Sensor> {
+        self.vendors.iter_mut().flat_map(|vendor| vendor.sensors()).collect()
     }
 
     /// VRAM by process, where a driver tells.

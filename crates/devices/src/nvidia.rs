@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use idlewatt_core::device::{GpuReading, Power};
+use idlewatt_core::device::{GpuReading, Power, Scope, Sensor};
 use idlewatt_protocol::{Millijoules, Milliwatts};
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::device::{DeviceArchitecture, SampleValue, UsedGpuMemory};
@@ -83,6 +83,12 @@ impl Vendor for Nvidia {
         readings
     }
 
+    fn sensors(&mut self) -> Vec<Sensor> {
+        self.look_again();
+        let Driver::Loaded { cards, .. } = &self.driver else { return Vec::new() };
+        cards.iter().map(Card::sensor).collect()
+    }
+
     fn processes(&mut self) -> Vec<GpuProcess> {
         self.look_again();
         let Driver::Loaded { nvml, cards } = &self.driver else { return Vec::new() };
@@ -143,6 +149,16 @@ impl Card {
             pci: ask(&|device| device.pci_info().map(|pci| pci.bus_id)).and_then(|id| sysfs_name(&id)),
             default_limit: device.and_then(|it| it.power_management_limit_default().ok()).map(milliwatts),
             averages: !matches!(architecture, Some(Kepler | Maxwell | Pascal | Volta | Turing)),
+        }
+    }
+
+    fn sensor(&self) -> Sensor {
+        Sensor {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            scope: Scope::Board,
+            method: "NVML: power and energy counter".into(),
+            leaves_out: None,
         }
     }
 
