@@ -81,5 +81,11 @@ pub const BETWEEN_TOKENS_TIMEOUT: Duration = Duration::from_secs(60);
 /// A hub waits this long for a node's signed statement after the last byte before it settles without one.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Largest signed bench report, as JSON, bytes.
+pub const MAX_BENCH_BYTES: usize = 128 * 1024;
+
+/// Power limits in one bench report, and cards.
+pub const MAX_BENCH_POINTS: usize = 64;
+
 /// Life of an invite.
 pub const INVITE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -107,6 +107,10 @@ started: UnixMillis,
  */
 gpus: Array<string>,
 /**
+ * The processor's product name, where it ran on no card.
+ */
+processor?: string,
+/**
  * The model server's kind and version: `llama.cpp b6000`.
  */
 server: string,
@@ -575,11 +579,15 @@ earned_ucr: MicroCredits,
  */
 gross?: Money,
 /**
- * What the energy cost.
+ * What the energy cost, at the price that held when it was used; only of what had one.
  */
 cost?: Money,
 /**
- * Gross less cost.
+ * Of the energy, what is not in `cost`: used while no price was set, or paid in another currency.
+ */
+unpriced_mj?: Millijoules,
+/**
+ * Gross less cost, where both are known and no energy is without a price.
  */
 net?: Money, };
 
@@ -1041,6 +1049,18 @@ earned_ucr?: MicroCredits,
  */
 energy: Energy,
 /**
+ * What its energy cost, at the price that held while it ran.
+ */
+cost?: Money,
+/**
+ * Earned, in the host's currency.
+ */
+gross?: Money,
+/**
+ * Gross less cost, where both are known.
+ */
+net?: Money,
+/**
  * Segments of the answer that this node produced.
  */
 segments: number,
@@ -1361,15 +1381,19 @@ energy_split: EnergySplit,
  */
 energy_label: Label,
 /**
- * What the energy cost, where the host set a price.
+ * What the energy cost, at the price that held when it was used; only of what had one.
  */
 cost?: Money,
+/**
+ * Of the energy, what is not in `cost`: used while no price was set, or paid in another currency.
+ */
+unpriced_mj?: Millijoules,
 /**
  * What was earned in the host's currency, where a credit has a value.
  */
 gross?: Money,
 /**
- * Gross less cost, where both are known.
+ * Gross less cost, where both are known and no energy is without a price.
  */
 net?: Money, };
 
