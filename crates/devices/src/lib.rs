@@ -4,6 +4,7 @@
 //! It knows no network and no policy. A machine without a GPU, or without a driver, is a normal machine. Sensors lie,
 //! stop and vanish: what a sensor does not tell, or tells beyond belief, is `None`, never zero and never a panic.
 
+pub mod cap;
 mod machine;
 mod nvidia;
 mod process;

@@ -250,7 +250,7 @@ fn known<T>(reading: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
     }
 }
 
-const fn is_lost(error: &NvmlError) -> bool {
+pub(crate) const fn is_lost(error: &NvmlError) -> bool {
     matches!(
         error,
         NvmlError::GpuLost
@@ -261,12 +261,12 @@ const fn is_lost(error: &NvmlError) -> bool {
     )
 }
 
-fn milliwatts(value: u32) -> Milliwatts {
+pub(crate) fn milliwatts(value: u32) -> Milliwatts {
     Milliwatts(value.into())
 }
 
 /// NVML writes `00000000:01:00.0`, sysfs `0000:01:00.0`.
-fn sysfs_name(bus_id: &str) -> Option<String> {
+pub(crate) fn sysfs_name(bus_id: &str) -> Option<String> {
     let (domain, rest) = bus_id.split_once(':')?;
     let domain = u32::from_str_radix(domain, 16).ok()?;
     Some(format!("{domain:04x}:{}", rest.to_lowercase()))

@@ -1,0 +1,248 @@
+//! The limit in a card itself: who may set it, how, and how the card's own one comes back.
+//!
+//! [`Caps`] is an engine's door: it sets a limit by itself where it has the right to (root in a container), through
+//! `idlewatt-helper` where that is installed, and says why not where neither is so. Whoever sets, [`Setter`] saves the
+//! card's own limit on disk before it changes it, and gives it back when it is no longer wanted, after a crash included.
+//!
+//! Not here: which cap is wanted, and how it is held on a card that takes no limit (`idlewatt-core`).
+
+mod claim;
+mod client;
+mod error;
+mod hwmon;
+mod nvml;
+mod originals;
+mod setter;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use idlewatt_core::device::LimitRange;
+use idlewatt_protocol::Milliwatts;
+use serde::{Deserialize, Serialize};
+
+pub use error::CapError;
+pub use setter::Setter;
+
+use crate::Places;
+use claim::{Claim, Machine};
+use client::Client;
+
+/// Where the helper listens on Linux; its folder lets in the group `idlewatt` only.
+pub const HELPER_SOCKET: &str = "/run/idlewatt/helper.sock";
+
+/// Where the helper listens on Windows.
+pub const HELPER_PIPE: &str = r"\\.\pipe\idlewatt-helper";
+
+/// Where limits are set from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapPlaces {
+    /// Where the cards are.
+    pub cards: Places,
+    /// Where `idlewatt-helper` listens; `None` never asks it (`power.helper` is `off`).
+    pub helper: Option<PathBuf>,
+    /// The folder in which the cards' own limits are kept while this process itself holds others: the home's data folder.
+    pub state: PathBuf,
+}
+
+impl CapPlaces {
+    /// The helper's usual place.
+    #[must_use]
+    pub fn usual_helper() -> PathBuf {
+        PathBuf::from(if cfg!(windows) { HELPER_PIPE } else { HELPER_SOCKET })
+    }
+}
+
+/// A card's limit as its driver tells it. Whatever it does not tell is `None`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardLimit {
+    /// As in [`idlewatt_core::device::GpuReading::id`].
+    pub id: String,
+    /// Product name.
+    pub name: String,
+    /// In force; `None` where none is, or where it is not told.
+    pub limit_mw: Option<Milliwatts>,
+    /// The limit that the card was made with.
+    pub default_mw: Option<Milliwatts>,
+    /// Lowest that the card takes.
+    pub min_mw: Option<Milliwatts>,
+    /// Highest that the card takes.
+    pub max_mw: Option<Milliwatts>,
+    /// Powered down by the system, and not woken to be asked.
+    pub asleep: bool,
+}
+
+impl CardLimit {
+    /// What the card takes, where it tells.
+    #[must_use]
+    pub fn range(&self) -> Option<LimitRange> {
+        Some(LimitRange { min: self.min_mw?, max: self.max_mw? })
+    }
+}
+
+/// A card, and who can set its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardCap {
+    /// The card's limit now.
+    pub card: CardLimit,
+    /// How a limit would be set, or why none can be.
+    pub way: Result<Way, CapError>,
+}
+
+/// How a card's limit is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By this process, which has the right to.
+    Direct,
+    /// By `idlewatt-helper`.
+    Helper,
+}
+
+/// Every card's own limit, as this engine may set it. Calls block for milliseconds, two seconds at most where the helper
+/// is silent: not for an async thread.
+///
+/// Dropping it gives every card its own limit back. What a killed process left is given back by the helper, or by the
+/// next `Caps` with the same [`CapPlaces::state`].
+pub struct Caps {
+    setter: Setter,
+    client: Option<Client>,
+    machine: Machine,
+    claims: BTreeMap<String, Claim>,
+    /// Why this process cannot set limits, once tried.
+    refused: BTreeMap<String, CapError>,
+    through_helper: BTreeMap<String, Milliwatts>,
+}
+
+impl Caps {
+    /// Gives back what an earlier process left, as far as the cards answer now; [`Caps::cards`] tries the rest again.
+    #[must_use]
+    pub fn new(places: &CapPlaces) -> Self {
+        let mut setter = Setter::new(&places.cards, &places.state);
+        setter.restore_all();
+        Self {
+            setter,
+            client: places.helper.as_deref().map(Client::new),
+            machine: Machine::of(&places.cards),
+            claims: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            through_helper: BTreeMap::new(),
+        }
+    }
+
+    /// Every card that has a power limit or could have one, and how it can be set now. For once a minute, and when
+    /// something changed; a card that sleeps is not woken.
+    pub fn cards(&mut self) -> Vec<CardCap> {
+        self.setter.restore_orphans(|card| self.claims.contains_key(card));
+        let helper = self.client.as_mut().filter(|it| it.is_installed()).map(Client::list);
+        let cards = self.setter.cards();
+        cards.into_iter().map(|card| CardCap { way: self.way(&card, helper.as_ref()), card }).collect()
+    }
+
+    fn way(
+        &self,
+        card: &CardLimit,
+        helper: Option<&Result<Vec<wire::Card>, CapError>>,
+    ) -> Result<Way, CapError> {
+        if !self.claims.contains_key(&card.id) {
+            self.machine.is_free(&card.id)?;
+        }
+        if card.asleep {
+            return Err(CapError::Asleep);
+        }
+        card.range().ok_or(CapError::NotSupported)?;
+        match helper {
+            _ if self.setter.holds(&card.id) => Ok(Way::Direct),
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(known)) => {
+                let known = known.iter().find(|it| it.limit.id == card.id);
+                let known = known.ok_or_else(|| CapError::UnknownCard { gpu: card.id.clone() })?;
+                known.holder.clone().map_or(Ok(Way::Helper), |by| Err(CapError::Taken { by }))
+            }
+            None if !may_set() => Err(CapError::NoPermission),
+            None => self.refused.get(&card.id).cloned().map_or(Ok(Way::Direct), Err),
+        }
+    }
+
+    /// Takes a card for this engine: no other on this machine governs it until [`Caps::restore`]. Whoever governs a card
+    /// that takes no limit calls this; [`Caps::set`] does it by itself.
+    ///
+    /// # Errors
+    /// [`CapError::Taken`] names who governs it.
+    pub fn claim(&mut self, gpu: &str) -> Result<(), CapError> {
+        if !self.claims.contains_key(gpu) {
+            let claim = self.machine.claim(gpu)?;
+            self.claims.insert(gpu.to_owned(), claim);
+        }
+        Ok(())
+    }
+
+    /// Sets a card's limit, and gives back what the card then keeps to: `limit`, or a little less where the card counts in
+    /// coarser steps. The same limit may be set again and again: it is written only where the card does not keep to it
+    /// (its driver was loaded again, the helper came back).
+    ///
+    /// # Errors
+    /// Any of [`CapError`]; the card is then as it was, or has its own limit.
+    pub fn set(&mut self, gpu: &str, limit: Milliwatts) -> Result<Milliwatts, CapError> {
+        self.claim(gpu)?;
+        // One way a card: what this process holds, the helper must not take for the card's own.
+        if !self.setter.holds(gpu)
+            && let Some(client) = self.client.as_mut().filter(|it| it.is_installed())
+        {
+            let applied = client.set(gpu, limit)?;
+            self.through_helper.insert(gpu.to_owned(), applied);
+            return Ok(applied);
+        }
+        if !may_set() {
+            return Err(CapError::NoPermission);
+        }
+        let applied = self.setter.set(gpu, limit);
+        match &applied {
+            Err(error @ (CapError::NoPermission | CapError::NotSupported)) => {
+                self.refused.insert(gpu.to_owned(), error.clone());
+            }
+            _ => {
+                self.refused.remove(gpu);
+            }
+        }
+        applied
+    }
+
+    /// Gives a card its own limit back, and the card to whoever wants to govern it.
+    ///
+    /// # Errors
+    /// When the card does not take it now. It stays to be given back: by the helper, or by [`Caps::cards`].
+    pub fn restore(&mut self, gpu: &str) -> Result<(), CapError> {
+        let restored = match self.through_helper.remove(gpu) {
+            Some(_) => self.client.as_mut().map_or(Ok(()), |client| client.restore(gpu)),
+            None => self.setter.restore(gpu),
+        };
+        self.claims.remove(gpu);
+        restored
+    }
+
+    /// [`Caps::restore`] for every card that this engine took.
+    ///
+    /// # Errors
+    /// The first; all are tried.
+    pub fn restore_all(&mut self) -> Result<(), CapError> {
+        let cards: Vec<String> = self.claims.keys().cloned().collect();
+        cards.iter().map(|card| self.restore(card)).fold(Ok(()), Result::and)
+    }
+}
+
+impl Drop for Caps {
+    fn drop(&mut self) {
+        if let Err(error) = self.restore_all() {
+            tracing::warn!(%error, "a card did not get its own limit back; the next start tries again");
+        }
+    }
+}
+
+/// Whether this process may try. The drivers themselves tell only when asked to set.
+fn may_set() -> bool {
+    #[cfg(unix)]
+    return rustix::process::geteuid().is_root();
+    #[cfg(not(unix))]
+    return false;
+}

@@ -1,0 +1,107 @@
+//! NVIDIA's limits, by NVML. Setting needs root, laptops' cards answer `NotSupported`.
+//!
+//! Without persistence mode the driver forgets a limit when the last process that uses the card ends, so the library stays
+//! loaded as long as a limit is held; with none held it is let go of.
+
+use std::path::{Path, PathBuf};
+
+use idlewatt_protocol::Milliwatts;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+
+use super::hwmon::is_suspended;
+use super::setter::Limits;
+use super::{CapError, CardLimit};
+use crate::Places;
+use crate::nvidia::{is_lost, milliwatts, sysfs_name};
+
+pub(super) struct Nvidia {
+    library: Option<PathBuf>,
+    sysfs: PathBuf,
+    loaded: Option<Nvml>,
+}
+
+impl Nvidia {
+    pub(super) fn new(places: &Places) -> Self {
+        Self { library: places.nvml.clone(), sysfs: places.sysfs.clone(), loaded: None }
+    }
+
+    fn load(&mut self) -> Result<&Nvml, NvmlError> {
+        if self.loaded.is_none() {
+            let mut builder = Nvml::builder();
+            if let Some(library) = &self.library {
+                builder.lib_path(library.as_os_str());
+            }
+            self.loaded = Some(builder.init()?);
+        }
+        self.loaded.as_ref().ok_or(NvmlError::Uninitialized)
+    }
+
+    /// Asks once more of a driver loaded anew when the answer is that it is gone: handles of a lost card stay lost.
+    fn ask<T>(&mut self, question: impl Fn(&Nvml) -> Result<T, NvmlError>) -> Result<T, NvmlError> {
+        let first = self.load().and_then(&question);
+        match first {
+            Err(error) if is_lost(&error) => {
+                self.loaded = None;
+                self.load().and_then(question)
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl Limits for Nvidia {
+    fn cards(&mut self) -> Vec<CardLimit> {
+        let sysfs = self.sysfs.clone();
+        self.ask(|nvml| {
+            let cards = 0..nvml.device_count()?;
+            Ok(cards.filter_map(|index| card(&nvml.device_by_index(index).ok()?, &sysfs)).collect())
+        })
+        .unwrap_or_default()
+    }
+
+    fn write(&mut self, card: &str, limit: Milliwatts) -> Result<(), CapError> {
+        let limit =
+            u32::try_from(limit.0).map_err(|error| CapError::Driver { problem: error.to_string() })?;
+        self.ask(|nvml| nvml.device_by_uuid(card)?.set_power_management_limit(limit))
+            .map_err(|error| refusal(&error))
+    }
+
+    fn rest(&mut self) {
+        self.loaded = None;
+    }
+}
+
+/// `None` for a card that does not even tell who it is.
+fn card(device: &Device<'_>, sysfs: &Path) -> Option<CardLimit> {
+    let mut card = CardLimit {
+        id: device.uuid().ok()?,
+        name: device.name().unwrap_or_else(|_| "NVIDIA GPU".into()),
+        limit_mw: None,
+        default_mw: None,
+        min_mw: None,
+        max_mw: None,
+        asleep: false,
+    };
+    let pci = device.pci_info().ok().and_then(|pci| sysfs_name(&pci.bus_id));
+    if pci.is_some_and(|pci| is_suspended(&sysfs.join("bus/pci/devices").join(pci))) {
+        card.asleep = true;
+        return Some(card);
+    }
+    card.limit_mw = device.power_management_limit().ok().map(milliwatts);
+    card.default_mw = device.power_management_limit_default().ok().map(milliwatts);
+    if let (Ok(range), Some(_)) = (device.power_management_limit_constraints(), card.limit_mw) {
+        card.min_mw = Some(milliwatts(range.min_limit));
+        card.max_mw = Some(milliwatts(range.max_limit));
+    }
+    Some(card)
+}
+
+fn refusal(error: &NvmlError) -> CapError {
+    match error {
+        NvmlError::NoPermission => CapError::NoPermission,
+        NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) => CapError::NotSupported,
+        error if is_lost(error) => CapError::Lost { problem: error.to_string() },
+        error => CapError::Driver { problem: error.to_string() },
+    }
+}

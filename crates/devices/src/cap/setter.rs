@@ -1,0 +1,149 @@
+//! Sets limits for a process that has the right to, and gives the cards' own ones back.
+
+use std::path::Path;
+
+use idlewatt_protocol::Milliwatts;
+
+use super::hwmon::Hwmon;
+use super::nvml::Nvidia;
+use super::originals::Originals;
+use super::{CapError, CardLimit};
+use crate::Places;
+
+/// One vendor's limits. Zero is no limit, where a card can be without.
+pub(super) trait Limits: Send {
+    /// Every card of this vendor; one that sleeps is not woken.
+    fn cards(&mut self) -> Vec<CardLimit>;
+
+    /// Writes a limit into a card.
+    fn write(&mut self, card: &str, limit: Milliwatts) -> Result<(), CapError>;
+
+    /// No limit is set any more: what was kept open for that may be closed.
+    fn rest(&mut self) {}
+}
+
+/// Sets limits, each card's own one saved first. One process a machine may do so, and one folder keeps what it saved;
+/// a second one is refused ([`CapError::Taken`]).
+pub struct Setter {
+    vendors: Vec<Box<dyn Limits>>,
+    originals: Originals,
+}
+
+impl Setter {
+    /// Changes nothing; [`Setter::restore_all`] gives back what an earlier process left in `state`.
+    #[must_use]
+    pub fn new(places: &Places, state: &Path) -> Self {
+        Self {
+            vendors: vec![Box::new(Nvidia::new(places)), Box::new(Hwmon::new(&places.sysfs))],
+            originals: Originals::new(state),
+        }
+    }
+
+    /// Every card that has a limit or could have one.
+    pub fn cards(&mut self) -> Vec<CardLimit> {
+        self.vendors.iter_mut().flat_map(|vendor| vendor.cards()).collect()
+    }
+
+    /// One card.
+    ///
+    /// # Errors
+    /// [`CapError::UnknownCard`]
+    pub fn card(&mut self, card: &str) -> Result<CardLimit, CapError> {
+        self.find(card).map(|(_, card)| card)
+    }
+
+    /// Whether a card has a limit from here, or still one from an earlier process.
+    #[must_use]
+    pub fn holds(&self, card: &str) -> bool {
+        self.originals.of(card).is_some()
+    }
+
+    /// A card's own limit while it has another; zero where it had none.
+    #[must_use]
+    pub fn original(&self, card: &str) -> Option<Milliwatts> {
+        self.originals.of(card)
+    }
+
+    /// Sets a card's limit within its own range, and gives back what it then keeps to.
+    ///
+    /// # Errors
+    /// When the card's own limit cannot be saved, or the card does not take the limit.
+    pub fn set(&mut self, id: &str, limit: Milliwatts) -> Result<Milliwatts, CapError> {
+        let (vendor, card) = self.find(id)?;
+        if card.asleep {
+            return Err(CapError::Asleep);
+        }
+        let range = card.range().ok_or(CapError::NotSupported)?;
+        if limit < range.min || limit > range.max {
+            return Err(CapError::OutOfRange { asked_mw: limit, min_mw: range.min, max_mw: range.max });
+        }
+        let known = self.originals.of(id).is_some();
+        if known && card.limit_mw.is_some_and(|now| keeps(now, limit)) {
+            return Ok(card.limit_mw.unwrap_or(limit));
+        }
+        self.originals.save(id, card.limit_mw.unwrap_or(Milliwatts::ZERO))?;
+        let written = self.vendors[vendor].write(id, limit);
+        if let Err(error) = written {
+            // Nothing was changed, so there is nothing to give back.
+            if !known {
+                self.originals.forget(id)?;
+            }
+            return Err(error);
+        }
+        tracing::info!(card = id, limit_mw = limit.0, "limit set");
+        Ok(self.card(id)?.limit_mw.unwrap_or(limit))
+    }
+
+    /// Gives a card its own limit back. Nothing to do where it has it.
+    ///
+    /// # Errors
+    /// When the card does not take it now: it stays to be given back.
+    pub fn restore(&mut self, id: &str) -> Result<(), CapError> {
+        self.originals.look()?;
+        let Some(original) = self.originals.of(id) else { return Ok(()) };
+        let (vendor, card) = self.find(id)?;
+        if card.limit_mw != Some(original).filter(|it| *it != Milliwatts::ZERO) || card.asleep {
+            self.vendors[vendor].write(id, original)?;
+        }
+        tracing::info!(card = id, limit_mw = original.0, "the card's own limit is back");
+        self.originals.forget(id)?;
+        if self.originals.cards().is_empty() {
+            self.vendors.iter_mut().for_each(|vendor| vendor.rest());
+        }
+        Ok(())
+    }
+
+    /// [`Setter::restore`] for every card; gives back how many still have another limit than their own.
+    pub fn restore_all(&mut self) -> usize {
+        self.restore_orphans(|_| false)
+    }
+
+    /// [`Setter::restore`] for every card that nobody owns; gives back how many of them still have another limit than
+    /// their own.
+    pub fn restore_orphans(&mut self, owned: impl Fn(&str) -> bool) -> usize {
+        if let Err(error) = self.originals.look() {
+            tracing::warn!(%error, "what an earlier run saved is not given back");
+            return 0;
+        }
+        let orphans = self.originals.cards().into_iter().filter(|card| !owned(card));
+        let failed = orphans.collect::<Vec<_>>().into_iter().filter(|card| match self.restore(card) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(%card, %error, "the card's own limit is not back yet");
+                true
+            }
+        });
+        failed.count()
+    }
+
+    fn find(&mut self, id: &str) -> Result<(usize, CardLimit), CapError> {
+        let cards = self.vendors.iter_mut().map(|vendor| vendor.cards()).enumerate();
+        let mut cards = cards.flat_map(|(vendor, cards)| cards.into_iter().map(move |card| (vendor, card)));
+        cards.find(|(_, card)| card.id == id).ok_or_else(|| CapError::UnknownCard { gpu: id.to_owned() })
+    }
+}
+
+/// A card may count in whole watts: what it keeps to is then a little less than what was asked for.
+fn keeps(now: Milliwatts, wanted: Milliwatts) -> bool {
+    now <= wanted && wanted.0 - now.0 < 1000
+}
