@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod device;
 pub mod duration;
+pub mod governor;
 pub mod meter;
 pub mod now;
 pub mod policy;

