@@ -1,24 +1,34 @@
 //! The operator's commands: what `idlewatt-hub key`, `invite`, `account`, `group` and `node` do.
 //!
-//! While a hub serves, it alone has the data folder, so a command goes to it through `admin.sock` in that folder: one
-//! JSON line with a [`Command`], one with its answer. The socket is its owner's only (mode 0600, and the peer's user is
-//! checked). Otherwise the command opens the folder itself. Both ways end in [`perform`].
-//!
-//! On Windows there is no such socket yet: commands work while the hub is stopped, and say so while it runs.
+//! While a hub serves, it alone has the data folder, so a command goes to it through a door of that folder, `admin.sock`
+//! or on Windows a named pipe: one JSON line with a [`Command`], one with its answer. The door is its owner's only (mode
+//! 0600, and the peer's user is checked; on Windows the pipe's own rights). Otherwise the command opens the folder itself.
+//! Both ways end in [`perform`].
 
 #[cfg(unix)]
-mod socket;
+#[path = "admin/unix.rs"]
+mod platform;
+#[cfg(windows)]
+#[path = "admin/windows.rs"]
+mod platform;
 
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use idlewatt_hub_core::ledger::{AccountName, FeeRate};
 use idlewatt_protocol::MicroCredits;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::store::{self, Account, Group, Key, NewKey, Node, OpenError, Store, StoreError};
 
-#[cfg(unix)]
-pub use socket::AdminSocket;
+pub use platform::AdminDoor;
+
+/// The longest command, bytes.
+const MAX_COMMAND: u64 = 64 * 1024;
+/// A connection fails when the process is out of files, mostly: others may close theirs within this time.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,12 +134,19 @@ pub enum CommandError {
     /// The running hub refused, in its words.
     #[error("{0}")]
     Refused(String),
-    /// The running hub's socket failed.
+    /// The way to the running hub failed.
     #[error(
         "the hub that serves this folder broke off ({0}), so it is not known whether the command was done. Look with a \
          list command and try again"
     )]
-    Socket(std::io::Error),
+    BrokeOff(#[source] io::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    Done(Answer),
+    Refused(String),
 }
 
 /// Does one command on an open store.
@@ -161,13 +178,56 @@ pub async fn perform(store: &Store, command: Command) -> Result<Answer, StoreErr
 /// # Errors
 /// When the folder cannot be opened, or the command is refused.
 pub async fn perform_on(folder: &Path, command: Command) -> Result<Answer, CommandError> {
-    #[cfg(unix)]
-    if let Some(answer) = socket::ask(folder, &command).await {
-        return answer;
+    if let Some(door) = platform::knock(folder).await {
+        return exchange(door, &command).await;
     }
     if !command.begins_a_hub() {
         store::must_exist(folder)?;
     }
     let store = Store::open(folder, FeeRate::NONE)?;
     Ok(perform(&store, command).await?)
+}
+
+/// Sends one command to the hub behind `door` and waits for its answer.
+async fn exchange(
+    mut door: impl AsyncRead + AsyncWrite + Unpin,
+    command: &Command,
+) -> Result<Answer, CommandError> {
+    let mut line = serde_json::to_vec(command).map_err(|error| CommandError::BrokeOff(error.into()))?;
+    line.push(b'\n');
+    door.write_all(&line).await.map_err(CommandError::BrokeOff)?;
+    let mut reply = String::new();
+    BufReader::new(door).read_line(&mut reply).await.map_err(CommandError::BrokeOff)?;
+    match serde_json::from_str(&reply).map_err(|error| CommandError::BrokeOff(error.into()))? {
+        Reply::Done(answer) => Ok(answer),
+        Reply::Refused(why) => Err(CommandError::Refused(why)),
+    }
+}
+
+/// Answers the commands of one caller until it hangs up.
+async fn answer(store: Store, caller: impl AsyncRead + AsyncWrite) {
+    if let Err(error) = answer_lines(&store, caller).await {
+        tracing::debug!(%error, "a command's answer was not taken");
+    }
+}
+
+async fn answer_lines(store: &Store, caller: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+    let (reader, mut writer) = tokio::io::split(caller);
+    let mut lines = BufReader::new(reader.take(MAX_COMMAND)).lines();
+    while let Some(line) = lines.next_line().await? {
+        let reply = match serde_json::from_str::<Command>(&line) {
+            Ok(command) => match perform(store, command).await {
+                Ok(answer) => Reply::Done(answer),
+                Err(error) => Reply::Refused(error.to_string()),
+            },
+            Err(error) => Reply::Refused(format!(
+                "the running hub does not know this command ({error}): it is of another version, restart it"
+            )),
+        };
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        writer.write_all(&line).await?;
+        lines.get_mut().get_mut().set_limit(MAX_COMMAND);
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod answering;
 mod attempt;
+pub(crate) mod energy;
 mod error;
 mod models;
 mod pin;
@@ -28,6 +29,11 @@ pub(crate) use error::Refusal;
 pub(crate) fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Hub>>)> {
     vec![
         ("get", "/", get(pages::status)),
+        ("get", "/energy", get(pages::energy)),
+        ("get", "/energy.csv", get(energy::csv)),
+        ("get", "/energy.json", get(energy::json)),
+        ("post", "/energy/reports", post(energy::take)),
+        ("get", "/energy/reports/{id}", get(energy::one)),
         ("get", "/healthz", get(healthz)),
         ("get", "/readyz", get(readyz)),
         ("get", "/metrics", get(exposition)),

@@ -18,6 +18,17 @@ fn document() -> Value {
         },
         "paths": {
             "/": { "get": open("The status page.", "text/html") },
+            "/energy": { "get": open("What a token costs in joules: a page of all that nodes measured and published.", "text/html") },
+            "/energy.csv": { "get": open("The same as a table, units in its header.", "text/csv") },
+            "/energy.json": { "get": open("The same as reports, with their units, signers and envelopes.", "application/json") },
+            "/energy/reports": { "post": publish() },
+            "/energy/reports/{id}": { "get": with_path(json!({
+                "summary": "One report as its node signed it.",
+                "responses": {
+                    "200": { "description": "The envelope.", "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Envelope" } } } },
+                    "404": error("There is none."),
+                },
+            }), "id") },
             "/healthz": { "get": open("The process runs.", "text/plain") },
             "/readyz": { "get": open("Takes requests; 503 while it drains.", "text/plain") },
             "/metrics": { "get": open("Counters in Prometheus' text form.", "text/plain") },
@@ -51,8 +62,14 @@ fn document() -> Value {
                     } } } },
                 "Models": { "type": "object", "properties": { "object": { "const": "list" },
                     "data": { "type": "array", "items": { "$ref": "#/components/schemas/Model" } } } },
+                "Envelope": { "type": "object", "description": "A DSSE envelope with a Merkle path.",
+                    "required": ["payloadType", "payload", "index", "path", "leaves", "keyid", "sig"], "properties": {
+                        "payloadType": { "type": "string" }, "payload": { "type": "string", "description": "Base64." },
+                        "index": { "type": "integer" }, "path": { "type": "array", "items": { "type": "string" } },
+                        "leaves": { "type": "integer" }, "keyid": { "type": "string" }, "sig": { "type": "string" },
+                    } },
                 "ReceiptFile": { "type": "object", "required": ["receipt"], "properties": {
-                    "receipt": { "type": "object", "description": "A DSSE envelope with a Merkle path." },
+                    "receipt": { "$ref": "#/components/schemas/Envelope" },
                     "salt": { "type": "string", "description": "Salt of the commitments, hexadecimal." } } },
             },
         },
@@ -61,6 +78,27 @@ fn document() -> Value {
 
 fn open(summary: &str, kind: &str) -> Value {
     json!({ "summary": summary, "responses": { "200": { "description": "As it says.", "content": { kind: {} } } } })
+}
+
+/// Signed by a node that joined; no key.
+fn publish() -> Value {
+    let envelope = json!({ "$ref": "#/components/schemas/Envelope" });
+    let links = json!({ "type": "object", "properties": {
+        "id": { "type": "string" }, "report": { "type": "string" }, "page": { "type": "string" } } });
+    let kept = |description: &str| json!({ "description": description, "content": { "application/json": { "schema": links } } });
+    json!({
+        "summary": "Publishes what `idlewatt bench` measured, signed by a node that joined this hub.",
+        "requestBody": { "required": true, "content": { "application/json": { "schema": envelope } } },
+        "responses": {
+            "200": kept("It was here already."),
+            "201": kept("It is kept."),
+            "400": error("It is no report, altered, or beyond belief."),
+            "403": error("Its signer never joined this hub."),
+            "409": error("Its signer published as many as one may."),
+            "413": error("It is over 128 KiB."),
+            "503": error("The hub cannot write now; see retry-after."),
+        },
+    })
 }
 
 fn keyed(summary: &str, schema: &str) -> Value {

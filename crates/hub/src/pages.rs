@@ -1,4 +1,7 @@
-//! `GET /`: one page that says what this hub does now. No scripts, nothing loaded from elsewhere.
+//! Pages for people: `GET /` says what this hub does now, `GET /energy` what a token costs. No scripts, nothing loaded
+//! from elsewhere.
+
+mod energy;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,9 +10,11 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use idlewatt_hub_core::routing::Model;
-use idlewatt_protocol::MicroCredits;
+use idlewatt_protocol::{MicroCredits, UnixMillis};
 
 use crate::hub::Hub;
+
+pub(crate) use energy::energy;
 
 const STYLE: &str = include_str!("pages/status.css");
 
@@ -17,13 +22,33 @@ const STYLE: &str = include_str!("pages/status.css");
 const REFRESH: &str = "10";
 
 pub(crate) async fn status(State(hub): State<Arc<Hub>>) -> Response {
+    let refresh = [(HeaderName::from_static("refresh"), HeaderValue::from_static(REFRESH))];
+    (refresh, answer(page(&View::of(&hub)))).into_response()
+}
+
+/// A page on its way out.
+fn answer(html: String) -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let headers = [
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy)),
-        (HeaderName::from_static("refresh"), HeaderValue::from_static(REFRESH)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, Html(page(&View::of(&hub)))).into_response()
+    (headers, Html(html)).into_response()
+}
+
+/// What every page begins with. The title is HTML.
+fn head(title: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
+         <title>{title}</title><style>{STYLE}</style></head><body>"
+    )
+}
+
+/// `2026-11-21`, in UTC.
+pub(crate) fn day(at: UnixMillis) -> String {
+    let at = jiff::Timestamp::from_millisecond(at.0);
+    at.map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
 }
 
 /// Everything that the page shows.
@@ -66,14 +91,8 @@ impl View {
 }
 
 fn page(view: &View) -> String {
-    let mut out = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
-         <title>{} · Idlewatt hub</title><style>{STYLE}</style></head><body><main><h1>{}</h1><p class=\"soft\">{}</p>",
-        escape(&view.name),
-        sentence(view),
-        detail(view),
-    );
+    let mut out = head(&format!("{} · Idlewatt hub", escape(&view.name)));
+    let _ = write!(out, "<main><h1>{}</h1><p class=\"soft\">{}</p>", sentence(view), detail(view));
     let energy = match view.joules_per_token {
         Some(joules) => format!("<b>{joules:.2}</b> J a token <i>measured by nodes</i>"),
         None => "<b>–</b> J a token <i>unknown: no node measured one yet</i>".into(),
@@ -110,7 +129,7 @@ fn page(view: &View) -> String {
     let _ = write!(
         out,
         "</tbody></table></div><p class=\"soft foot\">{}, key {} · {} prompt and {} completion tokens since the start · \
-         <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">API</a><br>Your prompt is read by the machine that \
+         <a href=\"/energy\">energy a token</a> · <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">API</a><br>Your prompt is read by the machine that \
          answers, and its owner can look. The hub passes it on and keeps nothing.</p></main></body></html>",
         escape(&view.name),
         escape(&view.key),

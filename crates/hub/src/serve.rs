@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use url::Url;
 
+use crate::admin::AdminDoor;
 use crate::gateway;
 use crate::hub::Hub;
 use crate::store::Store;
@@ -30,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct ServeOptions {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The folder of `hub.db`, `hub.key` and `admin.sock`; made when missing.
+    /// The folder of `hub.db`, `hub.key` and the operator's door; made when missing.
     pub data: PathBuf,
     /// The address that invites and nodes are given, where it is not the one listened on.
     pub public_url: Option<Url>,
@@ -54,16 +55,14 @@ pub async fn serve(options: ServeOptions, with_parent: bool) -> anyhow::Result<(
         }
     };
     let serving = Serving::bind(options).await?;
-    #[cfg(unix)]
     let admin = tokio::spawn(
-        crate::admin::AdminSocket::bind(serving.store().clone())
-            .context("cannot make admin.sock in the data folder, through which the operator's commands come")?
+        AdminDoor::bind(serving.store().clone())
+            .context("cannot make the door in the data folder through which the operator's commands come")?
             .serve(),
     );
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on http://{}", serving.address()).and_then(|()| stdout.flush())?;
     let done = serving.run(stop).await;
-    #[cfg(unix)]
     admin.abort();
     done
 }

@@ -14,6 +14,7 @@ mod folder;
 mod journal;
 mod keys;
 mod nodes;
+mod reports;
 mod schema;
 mod settle;
 #[cfg(test)]
@@ -35,9 +36,10 @@ use tokio::sync::oneshot;
 pub use accounts::{Account, Group};
 pub use check::{Checked, check_folder};
 pub use error::{OpenError, StoreError};
-pub use folder::{ADMIN_SOCKET, default_folder, must_exist};
+pub use folder::{default_folder, must_exist};
 pub use keys::{Key, NewKey};
 pub use nodes::{Node, NodeLogin};
+pub use reports::{Keeping, KeptReport, MAX_REPORTS};
 pub use settle::{SegmentFacts, Settled, Settlement};
 
 use writer::{Job, State, Writer};

@@ -94,7 +94,7 @@ async fn while_a_hub_serves_commands_go_through_its_socket() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), FeeRate::NONE).unwrap();
-    let socket = admin::AdminSocket::bind(store.clone()).unwrap();
+    let socket = admin::AdminDoor::bind(store.clone()).unwrap();
     let path = folder.path().join("admin.sock");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let serving = tokio::spawn(socket.serve());

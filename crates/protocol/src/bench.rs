@@ -3,6 +3,8 @@
 //! A node signs a report and sends it to a hub that publishes such tables. It names cards and models, never the
 //! machine, its person or its files.
 
+use std::fmt;
+
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
@@ -253,9 +255,46 @@ pub fn decimal(value: i64, places: u32) -> String {
     format!("{sign}{}{dot}{part}", abs / scale)
 }
 
+/// Energy a token for people, joules: `4.85 ± 0.09`. As many digits as its error lets mean something; three that count
+/// where there is no error.
+#[must_use]
+pub fn joules(uj: i64, error_uj: Option<i64>) -> String {
+    let meant = error_uj.filter(|error| *error > 0).map_or(uj / 1000, |error| error / 100).unsigned_abs();
+    let places = 6_usize.saturating_sub(meant.checked_ilog10().map_or(0, |it| it as usize + 1));
+    let rounded = |uj: i64| format!("{:.places$}", Joules(uj));
+    error_uj.map_or_else(|| rounded(uj), |error| format!("{} ± {}", rounded(uj), rounded(error)))
+}
+
+/// Microjoules, to be rounded to a number of places.
+struct Joules(i64);
+
+impl fmt::Display for Joules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = u32::try_from(f.precision().unwrap_or(6).min(6)).unwrap_or(6);
+        let (step, scale) = (10_u64.pow(6 - places), 10_u64.pow(places));
+        let units = (self.0.unsigned_abs() + step / 2) / step;
+        let sign = if self.0 < 0 { "-" } else { "" };
+        match places as usize {
+            0 => write!(f, "{sign}{units}"),
+            width => write!(f, "{sign}{}.{:0width$}", units / scale, units % scale),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_go_as_far_as_the_error_lets_them() {
+        assert_eq!(joules(4_851_234, Some(90_000)), "4.851 ± 0.090");
+        assert_eq!(joules(4_851_234, Some(1_200_000)), "4.9 ± 1.2");
+        assert_eq!(joules(48_512_340, Some(12_000_000)), "49 ± 12");
+        assert_eq!(joules(4_851_234, None), "4.85");
+        assert_eq!(joules(12_345, None), "0.0123");
+        assert_eq!(joules(123, Some(0)), "0.000123 ± 0.000000");
+        assert_eq!(joules(0, None), "0.000000");
+    }
 
     fn report() -> BenchReport {
         let phase =

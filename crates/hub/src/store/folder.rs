@@ -9,8 +9,6 @@ use ed25519_dalek::SigningKey;
 
 use super::OpenError;
 
-/// The operator's socket in the data folder.
-pub const ADMIN_SOCKET: &str = "admin.sock";
 pub(super) const DATABASE: &str = "hub.db";
 const KEY: &str = "hub.key";
 const LOCK: &str = "hub.lock";
