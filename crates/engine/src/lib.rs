@@ -19,6 +19,7 @@ mod desk;
 mod doctor;
 mod engine;
 mod looking;
+mod managed;
 mod networks;
 mod node;
 mod own;

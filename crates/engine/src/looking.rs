@@ -47,6 +47,7 @@ impl Node {
         let settings = config.settings();
         let mut urls = settings.server_urls.clone();
         urls.extend(self.services.shared_urls());
+        urls.extend(self.own_server.url());
         let options = DiscoverOptions { scan: settings.scan, urls, exclude_ports: vec![self.address.port()] };
         let found = self.servers.discover(&options).await;
         if self.services.found(&found) {

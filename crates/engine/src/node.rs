@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::deciding::KeptPause;
 use crate::door::LoginCodes;
 use crate::home::Home;
+use crate::managed::OwnServer;
 use crate::networks::Networks;
 use crate::problem;
 use crate::services::Services;
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) cards: Cards,
     pub(crate) presence: idlewatt_presence::Watch,
     pub(crate) circle: Circle,
+    /// The llama-server that the node runs itself, where the host wants one.
+    pub(crate) own_server: OwnServer,
     pub(crate) codes: Arc<LoginCodes>,
     /// Where the control door listens.
     pub(crate) address: std::net::SocketAddr,
@@ -127,6 +130,7 @@ pub(crate) struct Parts {
     pub(crate) cards: Cards,
     pub(crate) presence: idlewatt_presence::Watch,
     pub(crate) circle: Circle,
+    pub(crate) own_server: OwnServer,
     pub(crate) address: std::net::SocketAddr,
     pub(crate) own_key: String,
     pub(crate) pause: Option<KeptPause>,
@@ -147,6 +151,7 @@ impl Node {
             cards: parts.cards,
             presence: parts.presence,
             circle: parts.circle,
+            own_server: parts.own_server,
             codes: Arc::default(),
             address: parts.address,
             own_key: parts.own_key,

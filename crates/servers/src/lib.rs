@@ -4,13 +4,14 @@
 //! [`probe`] measures with live requests what a model can do; [`ModelServer::call`] asks it one thing. Whatever a
 //! network sends passes an allow-list of fields here, and no other path of a server can be reached through this crate.
 //!
-//! Not here: rewriting an answer before it leaves the machine (`idlewatt_core::answer`), deciding what is shared (the
-//! engine), starting or stopping servers.
+//! [`Managed`] is a llama-server of our own. Not here: rewriting an answer before it leaves the machine
+//! (`idlewatt_core::answer`), and deciding what is shared or when a server of our own runs (the engine).
 
 mod digest;
 mod discovery;
 mod http;
 mod llama_cpp;
+mod managed;
 mod name;
 mod ollama;
 mod openai;
@@ -26,6 +27,7 @@ use idlewatt_protocol::message::{Endpoint, RefusalCode};
 use url::Url;
 
 pub use discovery::{DiscoverOptions, Found, Servers, USUAL_PORTS};
+pub use managed::{Launch, Managed, StartError};
 pub use probe::{ProbeReport, probe};
 pub use request::RequestError;
 

@@ -10,6 +10,7 @@ mod hostile;
 mod keyring;
 mod kill;
 mod main_path;
+mod managed;
 mod mixed_run;
 mod panel;
 mod privacy;

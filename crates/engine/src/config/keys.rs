@@ -40,6 +40,8 @@ pub struct Settings {
     pub server_urls: Vec<Url>,
     /// `servers.scan`
     pub scan: bool,
+    /// `managed.*`: a llama-server of the node's own.
+    pub managed: ManagedServer,
     /// `devices.nvml`; `None` is the driver's own.
     pub nvml: Option<PathBuf>,
     /// `devices.sysfs`
@@ -48,6 +50,29 @@ pub struct Settings {
     pub key_store: KeyStore,
     /// `control.listen`
     pub listen: SocketAddr,
+}
+
+/// A llama-server that the node starts itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedServer {
+    /// `managed.model`: the GGUF file; `None` starts nothing.
+    pub model: Option<PathBuf>,
+    /// `managed.program`; `None` is `llama-server` in `PATH`.
+    pub program: Option<PathBuf>,
+    /// `managed.port`, on loopback.
+    pub port: u16,
+    /// `managed.context` of one slot, tokens.
+    pub context: u32,
+    /// `managed.slots`
+    pub slots: u32,
+    /// `managed.gpu_layers`; `None` lets it decide.
+    pub gpu_layers: Option<u32>,
+}
+
+impl Default for ManagedServer {
+    fn default() -> Self {
+        Self { model: None, program: None, port: 4182, context: 4096, slots: 2, gpu_layers: None }
+    }
 }
 
 /// Most power a card may draw.
@@ -112,6 +137,7 @@ impl Default for Settings {
             credit_value: None,
             server_urls: Vec::new(),
             scan: true,
+            managed: ManagedServer::default(),
             nvml: None,
             sysfs: PathBuf::from("/sys"),
             key_store: KeyStore::Auto,
@@ -152,6 +178,18 @@ pub(super) const KEYS: &[Rule] = &[
     rule("earnings.credit_value", OPEN, |it, text| put(&mut it.credit_value, optional(text, parsed))),
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
     rule("servers.scan", OPEN, |it, text| put(&mut it.scan, flag(text))),
+    rule("managed.model", LOCAL, |it, text| {
+        put(&mut it.managed.model, optional(text, |text| Ok(text.into())))
+    }),
+    rule("managed.program", LOCAL, |it, text| {
+        put(&mut it.managed.program, optional(text, |text| Ok(text.into())))
+    }),
+    rule("managed.port", LOCAL, |it, text| put(&mut it.managed.port, number(text, 1024, 65_535))),
+    rule("managed.context", OPEN, |it, text| put(&mut it.managed.context, number(text, 256, 1_048_576))),
+    rule("managed.slots", OPEN, |it, text| put(&mut it.managed.slots, number(text, 1, 64))),
+    rule("managed.gpu_layers", OPEN, |it, text| {
+        put(&mut it.managed.gpu_layers, optional(text, |text| number(text, 0, 1000)))
+    }),
     rule("devices.nvml", LOCAL, |it, text| put(&mut it.nvml, optional(text, |text| Ok(text.into())))),
     rule("devices.sysfs", LOCAL, |it, text| put(&mut it.sysfs, Ok::<_, String>(text.into()))),
     rule("keys.store", LOCAL, |it, text| put(&mut it.key_store, key_store(text))),
@@ -199,6 +237,11 @@ fn optional<T>(text: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Resu
 
 fn flag(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "it is neither true nor false".to_owned())
+}
+
+fn number<T: FromStr + PartialOrd + Display>(text: &str, from: T, to: T) -> Result<T, String> {
+    let wrong = || format!("it is no whole number from {from} to {to}");
+    text.parse().ok().filter(|number| (&from..=&to).contains(&number)).ok_or_else(wrong)
 }
 
 fn degrees(text: &str) -> Result<i32, String> {

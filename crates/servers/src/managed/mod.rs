@@ -1,0 +1,236 @@
+//! A llama-server of the engine's own, for hosts who have no model server: started, slowed, and ended here.
+//!
+//! It listens on loopback with a key that only this process knows, and ends with this process, however that ends. What it
+//! prints is kept in memory only, the last lines of it, for `doctor`. Asking it things is the llama.cpp adapter's.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use url::Url;
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+use unix::Process;
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows::Process;
+
+/// Lines of its output that are kept.
+const LINES: usize = 200;
+/// Of each, bytes.
+const LINE: usize = 500;
+/// How often a starting server is asked whether its model is loaded.
+const ASKED: Duration = Duration::from_millis(50);
+
+/// What is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// `llama-server`, or a program that takes its arguments.
+    pub program: PathBuf,
+    /// The GGUF file.
+    pub model: PathBuf,
+    /// Where it listens, on loopback.
+    pub port: u16,
+    /// Context of one slot, tokens.
+    pub context: u32,
+    /// Requests at once.
+    pub slots: u32,
+    /// Layers on the GPU; `None` lets the server decide.
+    pub gpu_layers: Option<u32>,
+}
+
+/// A running server. Dropping it ends it.
+#[derive(Debug)]
+pub struct Managed {
+    process: Arc<Process>,
+    log: Arc<Log>,
+    ended: watch::Receiver<bool>,
+    url: Url,
+}
+
+/// Why a server did not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The program is not there, or may not be run.
+    #[error("{program} cannot be run: {why}")]
+    Program {
+        /// Which.
+        program: String,
+        /// The system's words.
+        why: String,
+    },
+    /// Somebody else listens there.
+    #[error("port {0} on this machine is in use")]
+    PortInUse(u16),
+    /// It ended before its model was loaded.
+    #[error("it ended before its model was loaded: {last}")]
+    Ended {
+        /// The last line that it printed.
+        last: String,
+    },
+    /// It did not load its model in time.
+    #[error("its model was not loaded after {} s", .0.as_secs())]
+    Late(Duration),
+}
+
+impl Managed {
+    /// Starts it and waits until its model is loaded, at most `within`. `key` is the API key that it will want.
+    ///
+    /// # Errors
+    /// When it cannot be started, or ends or idles instead of loading. Nothing of it is left running then.
+    pub async fn start(launch: &Launch, key: &str, within: Duration) -> Result<Self, StartError> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, launch.port));
+        // A stranger's server on this port would be taken for ours.
+        drop(TcpListener::bind(address).map_err(|_| StartError::PortInUse(launch.port))?);
+        let mut command = command(launch);
+        // In the environment rather than an argument: arguments are everybody's to read.
+        command.env("LLAMA_API_KEY", key);
+        let log = Arc::new(Log::default());
+        let (process, ended) = Process::start(command, &log).map_err(|why| StartError::Program {
+            program: launch.program.display().to_string(),
+            why: why.to_string(),
+        })?;
+        let url = Url::parse(&format!("http://{address}")).map_err(|_| StartError::PortInUse(launch.port))?;
+        let mut managed = Self { process, log, ended, url };
+        managed.loaded(within).await?;
+        Ok(managed)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Stops it where it stands, with all it holds; [`go_on`](Self::go_on) takes it up again. Gives whether this system
+    /// can do that.
+    pub fn hold(&self) -> bool {
+        self.process.hold()
+    }
+
+    /// Lets it run again.
+    pub fn go_on(&self) -> bool {
+        self.process.go_on()
+    }
+
+    /// Resolves when it has ended, by itself or otherwise.
+    pub async fn ended(&self) {
+        drop(self.ended.clone().wait_for(|ended| *ended).await);
+    }
+
+    /// Ends it at once. Its memory is the system's again when [`ended`](Self::ended) resolves.
+    pub fn end(&self) {
+        self.process.end();
+    }
+
+    /// The last lines that it printed.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines().iter().cloned().collect()
+    }
+
+    async fn loaded(&mut self, within: Duration) -> Result<(), StartError> {
+        let deadline = Instant::now() + within;
+        while !self.is_healthy().await {
+            if *self.ended.borrow() {
+                return Err(StartError::Ended { last: self.log.last() });
+            }
+            if Instant::now() >= deadline {
+                return Err(StartError::Late(within));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ASKED) => {}
+                () = self.ended() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `/health` needs no key, and says 503 while the model loads.
+    async fn is_healthy(&self) -> bool {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let ask = async {
+            let port = self.url.port_or_known_default()?;
+            let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+            let request = "GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.ok()?;
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.ok()?;
+            Some(status.ends_with(b" 200"))
+        };
+        tokio::time::timeout(Duration::from_secs(1), ask).await.ok().flatten().unwrap_or(false)
+    }
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        self.process.end();
+    }
+}
+
+fn command(launch: &Launch) -> Command {
+    let mut command = Command::new(&launch.program);
+    command
+        .arg("--model")
+        .arg(&launch.model)
+        .args(["--host", "127.0.0.1", "--port", &launch.port.to_string()])
+        .args(["--parallel", &launch.slots.to_string()])
+        // llama-server shares its whole context out among its slots.
+        .args(["--ctx-size", &launch.context.saturating_mul(launch.slots).to_string()])
+        .args(["--slots", "--no-webui"]);
+    if let Some(layers) = launch.gpu_layers {
+        command.args(["--n-gpu-layers", &layers.to_string()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The last lines of a server's output.
+#[derive(Debug, Default)]
+struct Log(Mutex<VecDeque<String>>);
+
+impl Log {
+    fn lines(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> String {
+        self.lines()
+            .iter()
+            .rfind(|line| !line.is_empty())
+            .cloned()
+            .unwrap_or_else(|| "it said nothing".into())
+    }
+
+    /// Reads until the other end is closed, whatever comes: a line without an end is cut.
+    fn follow(&self, out: impl Read) {
+        let mut out = BufReader::new(out);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match out.by_ref().take(LINE as u64).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let mut lines = self.lines();
+            if lines.len() == LINES {
+                lines.pop_front();
+            }
+            lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+    }
+}
