@@ -232,11 +232,15 @@ pub struct ModelEnergy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub gross: Option<Money>,
-    /// What the energy cost.
+    /// What the energy cost, at the price that held when it was used; only of what had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub cost: Option<Money>,
-    /// Gross less cost.
+    /// Of the energy, what is not in `cost`: used while no price was set, or paid in another currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub unpriced_mj: Option<Millijoules>,
+    /// Gross less cost, where both are known and no energy is without a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub net: Option<Money>,

@@ -248,15 +248,19 @@ pub struct Today {
     pub energy_split: EnergySplit,
     /// How it is known.
     pub energy_label: Label,
-    /// What the energy cost, where the host set a price.
+    /// What the energy cost, at the price that held when it was used; only of what had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub cost: Option<Money>,
+    /// Of the energy, what is not in `cost`: used while no price was set, or paid in another currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub unpriced_mj: Option<Millijoules>,
     /// What was earned in the host's currency, where a credit has a value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub gross: Option<Money>,
-    /// Gross less cost, where both are known.
+    /// Gross less cost, where both are known and no energy is without a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub net: Option<Money>,
@@ -337,6 +341,18 @@ pub struct RequestRow {
     pub earned_ucr: Option<MicroCredits>,
     /// Joules.
     pub energy: Energy,
+    /// What its energy cost, at the price that held while it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub cost: Option<Money>,
+    /// Earned, in the host's currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub gross: Option<Money>,
+    /// Gross less cost, where both are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub net: Option<Money>,
     /// Segments of the answer that this node produced.
     pub segments: u32,
     /// Digest of the receipt, once there is one.

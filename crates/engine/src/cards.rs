@@ -293,6 +293,7 @@ impl Node {
             session,
             split: EnergySplit { answering: split.answering, waiting: split.waiting, awake: split.awake },
             label: split.label,
+            cost: None,
         }));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use idlewatt_control::{Event, RequestRow, RowOutcome};
+use idlewatt_core::meter::Place;
 use idlewatt_core::work::{Ask, Finished, Head, Piece};
 use idlewatt_networks::host::{Answer, Host, NetworkReport, NotKept};
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted, RefusalCode, State};
@@ -167,6 +168,9 @@ impl Record {
             own: ask.own,
             earned_ucr: None,
             energy: Energy::default(),
+            cost: None,
+            gross: None,
+            net: None,
             segments: 1,
             receipt: None,
         };
@@ -181,6 +185,10 @@ impl Record {
             received: row.started,
             day: now.day(),
             session: node.standing.borrow().session,
+            gpu: match &known.place {
+                Place::Cards(cards) if cards.len() == 1 => cards.first().cloned(),
+                _ => None,
+            },
         }));
         node.cards.request_began(ask.request, known.place.clone(), now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
@@ -210,6 +218,7 @@ impl Record {
                 ended: moment(timings.total_ms),
                 usage,
                 energy,
+                cost: None,
             };
             let (node, first) = (Arc::clone(&self.node), self.node.store.end(ended.clone()));
             tokio::spawn(async move { node.until_kept(first, || node.store.end(ended.clone())).await });

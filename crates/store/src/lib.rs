@@ -1,4 +1,5 @@
-//! What a node keeps: requests, the outbox of signed statements, postings, samples, sessions and totals, in SQLite.
+//! What a node keeps: requests, the outbox of signed statements, postings, samples, sessions, totals with what their
+//! energy cost, and bench reports, in SQLite.
 //!
 //! One writer thread owns the only connection that writes; whatever waits in its queue is committed together, so that
 //! a busy node syncs the disk once for many statements. A second, read-only connection answers questions beside it.
@@ -7,6 +8,7 @@
 //! Two promises: a statement that was acknowledged survives `kill -9` and a power cut, and totals are kept in the same
 //! transaction as what they add up, so they never drift. Never here: prompts, answers, keys and tokens.
 
+mod bench;
 mod column;
 mod error;
 mod requests;
@@ -31,7 +33,7 @@ pub use requests::{Begun, Ended, Settled};
 pub use samples::MAX_POINTS;
 pub use sessions::SessionId;
 pub use settings::{NetworkRow, ServiceRow};
-pub use totals::EnergyInterval;
+pub use totals::{Cost, EnergyInterval};
 pub use worker::Reply;
 
 use worker::{Durability, Worker};

@@ -1,14 +1,14 @@
 //! Requests from their first moment to their posting, and the outbox between the two.
 
-use idlewatt_control::{Moment, MomentKind, RequestDetail, RequestRow, RowOutcome};
+use idlewatt_control::{Moment, MomentKind, Money, RequestDetail, RequestRow, RowOutcome};
 use idlewatt_protocol::message::Posted;
 use idlewatt_protocol::receipt::{Energy, Envelope};
 use idlewatt_protocol::{Artefact, MicroCredits, RequestId, UnixMillis, Usage};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::column::{Json, Text, Word};
-use crate::totals::{Change, bump_request, unsigned};
-use crate::{Reply, SessionId, Store};
+use crate::totals::{Change, Sums, unsigned};
+use crate::{Cost, Reply, SessionId, Store};
 
 /// A request that was taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub struct Begun {
     pub day: String,
     /// The stretch of sharing that it falls into.
     pub session: Option<SessionId>,
+    /// The one card that it runs on, where that is known.
+    pub gpu: Option<String>,
 }
 
 /// A request that ended.
@@ -48,6 +50,8 @@ pub struct Ended {
     pub usage: Usage,
     /// Joules.
     pub energy: Energy,
+    /// What [`Energy::total_mj`] cost, where the energy had a price.
+    pub cost: Option<Cost>,
 }
 
 /// What a network settled for this node since it was first joined.
@@ -69,8 +73,9 @@ impl Store {
         self.note(move |connection| {
             let new = connection
                 .prepare_cached(
-                    "INSERT OR IGNORE INTO requests (id, network, model, artefact, own, day, session, outcome, received)
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO requests
+                        (id, network, model, artefact, own, day, session, outcome, received, gpu)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 )?
                 .execute(params![
                     Text(begun.id),
@@ -82,30 +87,45 @@ impl Store {
                     begun.session.map(|session| session.0),
                     Word(RowOutcome::Running),
                     begun.received.0,
+                    begun.gpu,
                 ])?;
-            let change = Change { requests: i64::try_from(new).unwrap_or(0), ..Change::default() };
-            let session = begun.session.map(|session| session.0);
-            bump_request(connection, &begun.network, &begun.day, session, &change)
+            let sums = Sums {
+                network: begun.network,
+                day: begun.day,
+                session: begun.session.map(|session| session.0),
+                model: Some((begun.model, begun.gpu)),
+            };
+            sums.bump(connection, &Change { requests: i64::try_from(new).unwrap_or(0), ..Change::NONE })
         })
     }
 
-    /// Keeps how a request ended. What its network has settled already is not touched.
+    /// Keeps how a running request ended. What its network has settled already is not touched.
     pub fn end(&self, ended: Ended) -> Reply<()> {
         self.note(move |connection| {
-            connection
+            let Some(before) = counted(connection, ended.id)?.filter(|it| it.running) else { return Ok(()) };
+            count(connection, ended.id, None, ended.usage)?;
+            let tokens_out: i64 = connection
                 .prepare_cached(
-                    "UPDATE requests SET outcome = ?2, started = ?3, first_token = ?4, ended = ?5, energy = ?6
-                     WHERE id = ?1",
+                    "UPDATE requests SET outcome = ?2, started = ?3, first_token = ?4, ended = ?5, energy = ?6,
+                        cost = ?7, currency = ?8
+                     WHERE id = ?1 RETURNING tokens_out",
                 )?
-                .execute(params![
-                    Text(ended.id),
-                    Word(ended.outcome),
-                    ended.started.map(|at| at.0),
-                    ended.first_token.map(|at| at.0),
-                    ended.ended.0,
-                    Json(ended.energy),
-                ])?;
-            count(connection, ended.id, None, ended.usage)
+                .query_row(
+                    params![
+                        Text(ended.id),
+                        Word(ended.outcome),
+                        ended.started.map(|at| at.0),
+                        ended.first_token.map(|at| at.0),
+                        ended.ended.0,
+                        Json(ended.energy),
+                        ended.cost.as_ref().map(|cost| cost.nanos),
+                        ended.cost.as_ref().map(|cost| &cost.currency),
+                    ],
+                    |row| row.get(0),
+                )?;
+            let Some(energy) = Change::answered(&ended.energy, ended.cost) else { return Ok(()) };
+            before.sums.bump(connection, &Change { metered: tokens_out, ..Change::NONE })?;
+            before.sums.bump_model(connection, &energy)
         })
     }
 
@@ -222,7 +242,8 @@ impl Store {
         })
     }
 
-    /// Requests, newest first, those that came before `before`. The whole time of a running one counts up to `now`.
+    /// Requests, newest first, those that came before `before`. The whole time of a running one counts up to `now`. What
+    /// they earned in the host's currency is the caller's to fill in.
     pub fn requests(
         &self,
         limit: u32,
@@ -307,9 +328,47 @@ fn settle(
         tokens_in: posted.usage.prompt.into(),
         tokens_out: posted.usage.completion.into(),
         earned: posted.earned.0,
-        ..Change::default()
+        ..Change::NONE
     };
-    bump_request(connection, network, day, None, &change)
+    let (network, day) = (network.to_owned(), day.to_owned());
+    Sums { network, day, session: None, model: None }.bump(connection, &change)
+}
+
+/// A request's sums and its counts so far.
+struct Counted {
+    sums: Sums,
+    tokens_in: i64,
+    tokens_out: i64,
+    running: bool,
+    posted: bool,
+    /// Whether its energy is in the sums of its model.
+    metered: bool,
+}
+
+fn counted(connection: &Connection, id: RequestId) -> rusqlite::Result<Option<Counted>> {
+    connection
+        .prepare_cached(
+            "SELECT network, day, session, model, gpu, tokens_in, tokens_out, posted IS NOT NULL AS posted,
+                    outcome, energy FROM requests WHERE id = ?",
+        )?
+        .query_row([Text(id)], |row| {
+            let Json(energy): Json<Energy> = row.get("energy")?;
+            let sums = Sums {
+                network: row.get("network")?,
+                day: row.get("day")?,
+                session: row.get("session")?,
+                model: Some((row.get("model")?, row.get("gpu")?)),
+            };
+            Ok(Counted {
+                sums,
+                tokens_in: row.get("tokens_in")?,
+                tokens_out: row.get("tokens_out")?,
+                running: row.get::<_, Word<RowOutcome>>("outcome")?.0 == RowOutcome::Running,
+                posted: row.get("posted")?,
+                metered: energy.total_mj.is_some(),
+            })
+        })
+        .optional()
 }
 
 /// Sets a request's counts, and what it earned once settled, and moves every sum by the difference. The node's own
@@ -320,30 +379,23 @@ fn count(
     earned: Option<MicroCredits>,
     usage: Usage,
 ) -> rusqlite::Result<()> {
-    let found = connection
-        .prepare_cached(
-            "SELECT network, day, session, tokens_in, tokens_out, posted FROM requests WHERE id = ?",
-        )?
-        .query_row([Text(id)], |row| {
-            let place: (String, String, Option<i64>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok((place, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?, row.get::<_, Option<i64>>(5)?))
-        })
-        .optional()?;
-    let Some(((network, day, session), tokens_in, tokens_out, posted)) = found else { return Ok(()) };
-    if earned.is_none() && posted.is_some() {
+    let Some(before) = counted(connection, id)? else { return Ok(()) };
+    if earned.is_none() && before.posted {
         return Ok(());
     }
     let earned = earned.map(|earned| earned.0);
     connection
         .prepare_cached("UPDATE requests SET tokens_in = ?2, tokens_out = ?3, earned = ?4 WHERE id = ?1")?
         .execute(params![Text(id), usage.prompt, usage.completion, earned])?;
+    let tokens_out = i64::from(usage.completion) - before.tokens_out;
     let change = Change {
-        tokens_in: i64::from(usage.prompt) - tokens_in,
-        tokens_out: i64::from(usage.completion) - tokens_out,
+        tokens_in: i64::from(usage.prompt) - before.tokens_in,
+        tokens_out,
+        metered: if before.metered { tokens_out } else { 0 },
         earned: earned.unwrap_or(0),
-        ..Change::default()
+        ..Change::NONE
     };
-    bump_request(connection, &network, &day, session, &change)
+    before.sums.bump(connection, &change)
 }
 
 fn moment(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<UnixMillis>> {
@@ -371,9 +423,18 @@ fn row(row: &Row<'_>, now: UnixMillis) -> rusqlite::Result<RequestRow> {
         own: row.get("own")?,
         earned_ucr: row.get::<_, Option<i64>>("earned")?.map(MicroCredits),
         energy: row.get("energy").map(|Json(energy)| energy)?,
+        cost: cost(row)?,
+        gross: None,
+        net: None,
         segments: row.get("segments")?,
         receipt: row.get("receipt")?,
     })
+}
+
+fn cost(row: &Row<'_>) -> rusqlite::Result<Option<Money>> {
+    let cost: Option<i64> = row.get("cost")?;
+    let currency: Option<String> = row.get("currency")?;
+    Ok(cost.zip(currency).map(|(nanos, currency)| Cost { nanos, currency }.money()))
 }
 
 fn timeline(row: &Row<'_>) -> rusqlite::Result<Vec<Moment>> {

@@ -64,6 +64,7 @@ fn child() {
             received: UnixMillis(1),
             day: "2026-11-21".into(),
             session: None,
+            gpu: None,
         }));
         number += BATCH;
         under_way.push_back((number, store.keep_statements(HUB, statements, UnixMillis(1))));

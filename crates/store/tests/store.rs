@@ -46,6 +46,7 @@ fn begun(number: u8) -> Begun {
         received: UnixMillis(1_000 + i64::from(number)),
         day: DAY.into(),
         session: None,
+        gpu: Some("GPU-1".into()),
     }
 }
 
@@ -62,6 +63,7 @@ fn ended(number: u8, usage: Usage) -> Ended {
         ended: UnixMillis(4_000),
         usage,
         energy: Energy { total_mj: Some(Millijoules(77)), label: Label::Measured, ..Energy::default() },
+        cost: None,
     }
 }
 
@@ -200,7 +202,10 @@ fn a_session_has_its_own_sums_and_the_reason_that_ended_it() {
     for (label, session) in
         [(Label::Measured, Some(session)), (Label::Estimated, None), (Label::Unknown, None)]
     {
-        store.add_energy(EnergyInterval { day: DAY.into(), session, split, label }).wait().unwrap();
+        store
+            .add_energy(EnergyInterval { day: DAY.into(), session, split, label, cost: None })
+            .wait()
+            .unwrap();
     }
     let reason = Reason {
         code: PauseCode::PersonHere,
