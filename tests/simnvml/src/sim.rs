@@ -1,19 +1,17 @@
-//! The cards' physics, in double precision and real time.
+//! The cards in real time, as the control file steers them; their physics is `idlewatt-simgpu`'s.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use idlewatt_simgpu::card::Moment;
+use idlewatt_simgpu::{self as simgpu, Physics, Sensing};
+
 use crate::control::{self, CardControl, Control, Fault};
 
-/// Resolution of the truth, s.
+/// Resolution of the record of the truth, s.
 const STEP: f64 = 0.01;
-/// How far sensors can look back, s.
-const HISTORY: f64 = 3.0;
-/// What `nvmlDeviceGetPowerUsage` averages over, s.
-const AVERAGED: f64 = 1.0;
 
 pub(crate) struct Sim {
     pub(crate) control: Control,
@@ -27,23 +25,7 @@ pub(crate) struct Sim {
 
 pub(crate) struct Card {
     pub(crate) control: CardControl,
-    /// s since 1970.
-    at: f64,
-    /// W
-    power: f64,
-    /// J
-    energy: f64,
-    /// °C
-    temperature: f64,
-    history: VecDeque<Moment>,
-}
-
-#[derive(Clone, Copy)]
-struct Moment {
-    at: f64,
-    power: f64,
-    energy: f64,
-    temperature: f64,
+    physics: simgpu::Card,
 }
 
 impl Sim {
@@ -76,7 +58,7 @@ impl Sim {
         self.cards.truncate(self.control.cards.len());
         for (index, control) in self.control.cards.iter().enumerate() {
             match self.cards.get_mut(index) {
-                Some(card) => card.control = control.clone(),
+                Some(card) => card.steer(control.clone()),
                 None => self.cards.push(Card::new(control.clone())),
             }
         }
@@ -89,9 +71,9 @@ impl Sim {
                 lines.push_str(&format!(
                     "{:.0},{index},{:.0},{:.0},{:.0}\n",
                     moment.at * 1e6,
-                    moment.power * 1e3,
-                    moment.energy * 1e3,
-                    moment.temperature * 1e3
+                    moment.power_w * 1e3,
+                    moment.energy_j * 1e3,
+                    moment.temperature_c * 1e3
                 ));
             });
         }
@@ -106,32 +88,25 @@ impl Sim {
 
 impl Card {
     fn new(control: CardControl) -> Self {
-        let power = control.load_w.min(control.limit_w.into());
-        let temperature = control.ambient_c + power * control.c_per_w;
-        let moment = Moment { at: now(), power, energy: 0.0, temperature };
-        Self { control, at: moment.at, power, energy: 0.0, temperature, history: VecDeque::from([moment]) }
+        let (load, limit) = (control.load_w, control.limit_w.into());
+        let physics = simgpu::Card::new(now(), load, limit, control.physics(), control.sensing());
+        Self { control, physics }
     }
 
-    /// First-order lags, solved exactly over each step: power behind the load, heat behind the power.
+    fn steer(&mut self, control: CardControl) {
+        self.physics.set_load(control.load_w);
+        self.physics.set_limit(control.limit_w.into());
+        self.physics.physics = control.physics();
+        self.physics.sensing = control.sensing();
+        self.control = control;
+    }
+
     fn run_to(&mut self, until: f64, mut tell: impl FnMut(Moment)) {
         // A long time unasked is told coarsely.
-        let step = STEP.max((until - self.at) / 10_000.0);
-        while self.at + step <= until {
-            let load = self.control.load_w.min(self.control.limit_w.into());
-            let tau = (self.control.tau_ms / 1e3).max(1e-6);
-            let left = (-step / tau).exp();
-            self.energy += load * step + (self.power - load) * tau * (1.0 - left);
-            self.power = load + (self.power - load) * left;
-            let warm = self.control.ambient_c + self.power * self.control.c_per_w;
-            self.temperature = warm + (self.temperature - warm) * (-step / self.control.heat_s).exp();
-            self.at += step;
-            let moment =
-                Moment { at: self.at, power: self.power, energy: self.energy, temperature: self.temperature };
-            tell(moment);
-            self.history.push_back(moment);
-            while self.history.front().is_some_and(|oldest| oldest.at < self.at - HISTORY) {
-                self.history.pop_front();
-            }
+        let step = STEP.max((until - self.physics.truth().at) / 10_000.0);
+        while self.physics.truth().at + step <= until {
+            self.physics.run_to(self.physics.truth().at + step);
+            tell(self.physics.truth());
         }
     }
 
@@ -144,28 +119,22 @@ impl Card {
 
     /// mW, as field 186 tells it.
     pub(crate) fn instant_power(&self) -> u32 {
-        let at = self.looked_at();
-        let noise = noise(self.control.seed, at) * self.control.noise_mw;
-        (self.moment(at).power * 1e3 + noise).max(0.0).round() as u32
+        (self.physics.instant_power_w() * 1e3).round() as u32
     }
 
     /// mW, as `nvmlDeviceGetPowerUsage` tells it on Ampere and newer.
     pub(crate) fn averaged_power(&self) -> u32 {
-        let at = self.looked_at();
-        let (now, before) = (self.moment(at), self.moment(at - AVERAGED));
-        let time = now.at - before.at;
-        let mean = if time > 0.0 { (now.energy - before.energy) / time } else { now.power };
-        (mean * 1e3).max(0.0).round() as u32
+        (self.physics.averaged_power_w() * 1e3).max(0.0).round() as u32
     }
 
     /// mJ
     pub(crate) fn counter(&self) -> u64 {
-        (self.moment(self.looked_at()).energy * 1e3 * self.control.counter_gain).max(0.0) as u64
+        (self.physics.counter_j() * 1e3) as u64
     }
 
     /// °C
     pub(crate) fn temperature(&self) -> u32 {
-        self.temperature.max(0.0).round() as u32
+        self.physics.truth().temperature_c.max(0.0).round() as u32
     }
 
     /// Percent
@@ -177,18 +146,6 @@ impl Card {
             (by_load * 100.0).min(100.0) as u32
         })
     }
-
-    /// The moment that the sensors show now: the last refresh, less their lag.
-    fn looked_at(&self) -> f64 {
-        let refresh = self.control.refresh_ms.max(1) as f64 / 1e3;
-        (self.at / refresh).floor() * refresh - self.control.lag_ms as f64 / 1e3
-    }
-
-    fn moment(&self, at: f64) -> Moment {
-        let oldest = Moment { at, power: self.power, energy: self.energy, temperature: self.temperature };
-        let after = self.history.partition_point(|moment| moment.at <= at);
-        self.history.get(after.saturating_sub(1)).copied().unwrap_or(oldest)
-    }
 }
 
 fn now() -> f64 {
@@ -199,11 +156,27 @@ fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-/// −1 to 1, the same for the same seed and moment.
-fn noise(seed: u64, at: f64) -> f64 {
-    let mut bits = seed ^ (at * 1e3).round().to_bits();
-    for factor in [0xbf58_476d_1ce4_e5b9_u64, 0x94d0_49bb_1331_11eb] {
-        bits = (bits ^ (bits >> 30)).wrapping_mul(factor);
+impl CardControl {
+    fn physics(&self) -> Physics {
+        Physics {
+            tau_s: self.tau_ms / 1e3,
+            ambient_c: self.ambient_c,
+            c_per_w: self.c_per_w,
+            heat_s: self.heat_s,
+            ..Physics::default()
+        }
     }
-    ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+
+    fn sensing(&self) -> Sensing {
+        let refresh_s = self.refresh_ms.max(1) as f64 / 1e3;
+        Sensing {
+            refresh_s,
+            counter_refresh_s: refresh_s,
+            lag_s: self.lag_ms as f64 / 1e3,
+            noise_w: self.noise_mw / 1e3,
+            seed: self.seed,
+            counter_gain: self.counter_gain,
+            ..Sensing::default()
+        }
+    }
 }
