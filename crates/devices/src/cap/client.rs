@@ -45,7 +45,7 @@ impl Client {
             return Ok(());
         }
         match self.ask(&Request::Restore { gpu: Some(gpu.into()) })? {
-            Answer::Restored(_) => Ok(()),
+            Answer::Restored => Ok(()),
             other => Err(unexpected(other)),
         }
     }

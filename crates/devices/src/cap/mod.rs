@@ -119,7 +119,7 @@ impl Caps {
     #[must_use]
     pub fn new(places: &CapPlaces) -> Self {
         let mut setter = Setter::new(&places.cards, &places.state);
-        setter.restore_all();
+        restored(setter.restore_all());
         Self {
             setter,
             client: places.helper.as_deref().map(Client::new),
@@ -133,7 +133,7 @@ impl Caps {
     /// Every card that has a power limit or could have one, and how it can be set now. For once a minute, and when
     /// something changed; a card that sleeps is not woken.
     pub fn cards(&mut self) -> Vec<CardCap> {
-        self.setter.restore_orphans(|card| self.claims.contains_key(card));
+        restored(self.setter.restore_orphans(|card| self.claims.contains_key(card)));
         let helper = self.client.as_mut().filter(|it| it.is_installed()).map(Client::list);
         let cards = self.setter.cards();
         cards.into_iter().map(|card| CardCap { way: self.way(&card, helper.as_ref()), card }).collect()
@@ -236,6 +236,12 @@ impl Drop for Caps {
         if let Err(error) = self.restore_all() {
             tracing::warn!(%error, "a card did not get its own limit back; the next start tries again");
         }
+    }
+}
+
+fn restored(left: Result<usize, CapError>) {
+    if let Err(error) = left {
+        tracing::warn!(%error, "what an earlier run saved is not given back");
     }
 }
 

@@ -114,26 +114,28 @@ impl Setter {
     }
 
     /// [`Setter::restore`] for every card; gives back how many still have another limit than their own.
-    pub fn restore_all(&mut self) -> usize {
+    ///
+    /// # Errors
+    /// When what an earlier process saved cannot be read, or is another's.
+    pub fn restore_all(&mut self) -> Result<usize, CapError> {
         self.restore_orphans(|_| false)
     }
 
     /// [`Setter::restore`] for every card that nobody owns; gives back how many of them still have another limit than
     /// their own.
-    pub fn restore_orphans(&mut self, owned: impl Fn(&str) -> bool) -> usize {
-        if let Err(error) = self.originals.look() {
-            tracing::warn!(%error, "what an earlier run saved is not given back");
-            return 0;
-        }
-        let orphans = self.originals.cards().into_iter().filter(|card| !owned(card));
-        let failed = orphans.collect::<Vec<_>>().into_iter().filter(|card| match self.restore(card) {
-            Ok(()) => false,
-            Err(error) => {
-                tracing::warn!(%card, %error, "the card's own limit is not back yet");
-                true
+    ///
+    /// # Errors
+    /// When what an earlier process saved cannot be read, or is another's.
+    pub fn restore_orphans(&mut self, owned: impl Fn(&str) -> bool) -> Result<usize, CapError> {
+        self.originals.look()?;
+        let mut left = 0;
+        for card in self.originals.cards().into_iter().filter(|card| !owned(card)) {
+            if let Err(error) = self.restore(&card) {
+                tracing::warn!(%card, %error, "the card does not have its own limit yet");
+                left += 1;
             }
-        });
-        failed.count()
+        }
+        Ok(left)
     }
 
     fn find(&mut self, id: &str) -> Result<(usize, CardLimit), CapError> {

@@ -63,8 +63,8 @@ pub enum Answer {
     Card(Card),
     /// To [`Request::Set`]: what the card keeps to now.
     Set(Milliwatts),
-    /// To [`Request::Restore`]: how many cards have their own limit again.
-    Restored(usize),
+    /// To [`Request::Restore`]: the card has its own limit, or all that this connection set have.
+    Restored,
     /// To any.
     Error(CapError),
 }
