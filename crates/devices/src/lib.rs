@@ -4,11 +4,31 @@
 //! It knows no network and no policy. A machine without a GPU, or without a driver, is a normal machine. Sensors lie,
 //! stop and vanish: what a sensor does not tell, or tells beyond belief, is `None`, never zero and never a panic.
 
+#[cfg(target_os = "linux")]
+mod amd;
+mod battery;
 pub mod cap;
+#[cfg(target_os = "linux")]
+mod counter;
+#[cfg(target_os = "linux")]
+mod fdinfo;
+mod finding;
+#[cfg(target_os = "linux")]
+mod ina3221;
+#[cfg(target_os = "linux")]
+mod intel;
 mod machine;
+#[cfg(target_os = "linux")]
+mod names;
 mod nvidia;
+#[cfg(target_os = "linux")]
+mod pci;
+#[cfg(target_os = "linux")]
+mod powercap;
 mod process;
 mod sensors;
+#[cfg(target_os = "linux")]
+mod sysfs;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,13 +46,23 @@ pub struct Places {
     pub nvml: Option<PathBuf>,
     /// `devices.sysfs`: where Linux tells of devices.
     pub sysfs: PathBuf,
+    /// Where Linux tells of processes.
+    pub proc: PathBuf,
+    /// Where packages put lists of product names.
+    pub share: PathBuf,
     /// How long until a driver that is absent, or a card that was lost, is looked for again.
     pub retry: Duration,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { nvml: None, sysfs: PathBuf::from("/sys"), retry: Duration::from_secs(10) }
+        Self {
+            nvml: None,
+            sysfs: PathBuf::from("/sys"),
+            proc: PathBuf::from("/proc"),
+            share: PathBuf::from("/usr/share"),
+            retry: Duration::from_secs(10),
+        }
     }
 }
 
@@ -60,7 +90,14 @@ impl Gpus {
     /// Looks for drivers. None is no error.
     #[must_use]
     pub fn new(places: &Places) -> Self {
-        Self { vendors: vec![Box::new(nvidia::Nvidia::new(places))] }
+        let vendors: Vec<Box<dyn Vendor>> = vec![
+            Box::new(nvidia::Nvidia::new(places)),
+            #[cfg(target_os = "linux")]
+            Box::new(amd::Amd::new(places)),
+            #[cfg(target_os = "linux")]
+            Box::new(intel::Intel::new(places)),
+        ];
+        Self { vendors }
     }
 
     /// Reads every card once.

@@ -17,7 +17,7 @@ use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_POWER_INSTANT;
 use nvml_wrapper::{Device, Nvml};
 
-use crate::{CardError, Finding, GpuProcess, Level, Places, Vendor};
+use crate::{CardError, Finding, GpuProcess, Level, Places, Vendor, finding};
 
 pub(crate) struct Nvidia {
     places: Places,
@@ -108,7 +108,7 @@ impl Vendor for Nvidia {
                 Finding::new(Level::Good, format!("NVIDIA driver {version}"))
             }
         };
-        std::iter::once(driver).chain(readings.iter().map(card_finding)).collect()
+        std::iter::once(driver).chain(readings.iter().map(finding::of_card)).collect()
     }
 }
 
@@ -293,29 +293,5 @@ fn absent(problem: &NvmlError) -> Finding {
             .act("Check its power and seat, then restart the machine; it is looked for again by itself."),
         other => Finding::new(Level::Problem, format!("NVML does not start: {other}"))
             .act("Check the driver with `nvidia-smi`."),
-    }
-}
-
-fn card_finding(reading: &Result<GpuReading, CardError>) -> Finding {
-    let card = match reading {
-        Ok(card) => card,
-        Err(error) => {
-            return Finding::new(Level::Problem, error.to_string())
-                .act("Check the card with `nvidia-smi`; it is looked for again by itself.");
-        }
-    };
-    let gibibytes = card.vram_total.map(|bytes| format!(", {} GiB VRAM", (bytes + (1 << 29)) >> 30));
-    let limit = card.limit.map(|limit| format!(", limit {} W", limit.0 / 1000));
-    let what =
-        format!("{} ({}){}{}", card.name, card.id, gibibytes.unwrap_or_default(), limit.unwrap_or_default());
-    match card.power {
-        Some(Power { averaged: false, .. }) => Finding::new(Level::Good, what),
-        Some(Power { averaged: true, .. }) => {
-            Finding::new(Level::Note, format!("{what}; its power is an average over about a second"))
-        }
-        None => Finding::new(
-            Level::Note,
-            format!("{what}; it sleeps or does not tell its power, energy is unknown"),
-        ),
     }
 }

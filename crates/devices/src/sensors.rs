@@ -23,7 +23,9 @@ use std::time::{Duration, Instant};
 
 use idlewatt_core::device::{GpuReading, Sensor, SensorReading};
 
-use crate::{Finding, Gpus, Places};
+use crate::{Finding, Gpus, Places, battery};
+#[cfg(target_os = "linux")]
+use crate::{ina3221, powercap};
 
 /// Sensors that are no card's: a processor's counter, a battery, a module's supply. Calls block for milliseconds.
 pub(crate) trait PowerSource: Send {
@@ -51,7 +53,14 @@ impl Sensors {
     /// Looks for drivers and sensors. None is no error.
     #[must_use]
     pub fn new(places: &Places) -> Self {
-        Self { gpus: Gpus::new(places), sources: Vec::new() }
+        let sources: Vec<Box<dyn PowerSource>> = vec![
+            #[cfg(target_os = "linux")]
+            Box::new(powercap::Powercap::new(places)),
+            Box::new(battery::Battery::new(places)),
+            #[cfg(target_os = "linux")]
+            Box::new(ina3221::Ina3221::new(places)),
+        ];
+        Self { gpus: Gpus::new(places), sources }
     }
 
     /// The cards, with everything else that they tell.

@@ -42,6 +42,7 @@ impl Rig {
             nvml: Some(self.library()),
             sysfs: self.folder.path().join("sys"),
             retry: Duration::from_millis(50),
+            ..Places::default()
         }
     }
 
