@@ -1,4 +1,4 @@
-// The panel on recorded answers: `npm run dev:fixture`, then `?world=away`, `live` or `fresh`, and `&link=lost`.
+// The panel on recorded answers: `npm run dev:fixture`, then `?world=away`, `live`, `mixed` or `fresh`, and `&link=lost`.
 
 import '../src/app.css'
 

@@ -11,7 +11,7 @@ if (!address) throw new Error('IDLEWATT_PANEL_URL is not set: give the address t
 
 /** The printed address: its code is good once. */
 export const panel = new URL(address)
-export const pages = ['overview', 'models', 'networks', 'requests', 'settings']
+export const pages = ['overview', 'power', 'models', 'networks', 'requests', 'settings']
 /** What the engine at hand is known to have: `services`, `networks`, `requests`, `watts`. */
 export const expected = new Set((process.env.IDLEWATT_EXPECT ?? '').split(',').filter(Boolean))
 

@@ -43,6 +43,11 @@ export function energy(mj: number, beside = mj): Figure {
   return { value: significant(wh / 1000), unit: 'kWh' }
 }
 
+/** Microjoules a token: millijoules below a hundredth of a joule. */
+export function perToken(uj: number): Figure {
+  return Math.abs(uj) < 10_000 ? { value: significant(uj / 1000), unit: m.unit.millijoulesPerToken } : { value: significant(uj / 1e6), unit: m.unit.joulesPerToken }
+}
+
 /** Parts of a whole in its unit, rounded so that what is read adds up to what is read of the whole. */
 export function shares(parts: number[]): Figure[] {
   const all = parts.reduce((sum, part) => sum + part, 0)

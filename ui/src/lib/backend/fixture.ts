@@ -8,6 +8,7 @@ import type {
   Event,
   Gpu,
   Network,
+  Power,
   Reason,
   Receipt,
   Request,
@@ -20,6 +21,7 @@ import type {
   Status,
   Today,
 } from '../generated/control'
+import * as power from './fixture-power'
 import type { Backend, Listener } from './index'
 
 export const MARK = 'idlewatt-fixture-mark'
@@ -31,6 +33,7 @@ export interface World {
   samples: Sample[]
   config: ConfigEntry[]
   doctor: Doctor
+  power: Power
 }
 
 const MINUTE = 60_000
@@ -53,11 +56,11 @@ function sample(at: number, i: number, working: boolean): Sample {
   return { at, gpu: 'GPU-1', power_mw, cap_mw: CAP, temperature_c: working ? 66 : 44, running: working ? 1 : 0 }
 }
 
-function bursts(from: number, to: number, every: number): Sample[] {
+function bursts(from: number, to: number, every: number, late: number[] = []): Sample[] {
   const many = Math.floor((to - from) / every)
   return Array.from({ length: many }, (_, i) => {
     const part = i / many
-    const working = [0.08, 0.2, 0.55, 0.58, 0.75].some((start) => part > start && part < start + 0.05)
+    const working = [0.08, 0.2, 0.55, 0.58, 0.75].some((start) => part > start && part < start + 0.05) || late.some((start) => part > start && part < start + 0.022)
     return sample(from + i * every, i, working)
   })
 }
@@ -146,7 +149,12 @@ const config: ConfigEntry[] = [
   { key: 'share.windows', value: 'Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00', default: 'always', about: 'When sharing is allowed, local time: always, or days with hours.', local_only: false },
   { key: 'share.while_active', value: 'false', default: 'false', about: 'Keep sharing while you use the machine.', local_only: false },
   { key: 'power.cap', value: '280', default: '', about: 'Watts that a card may draw for shared work: a number for all, or GPU-UUID=W for each.', local_only: false },
-  { key: 'thermal.limit', value: '78', default: '78', about: 'Pause above this core temperature, 40 to 105 °C.', local_only: false },
+  { key: 'power.machine_cap', value: '', default: '', about: 'Most power that sharing may draw on all cards together, in watts. Empty sets no such limit.', local_only: false },
+  { key: 'power.daily_energy', value: '4', default: '', about: 'Most energy that sharing may use in a day, in kWh from 0.01 to 1000, such as `2.5`. Empty sets no such limit.', local_only: false },
+  { key: 'thermal.limit', value: '78', default: '78', about: 'Sharing pauses when a card is this hot, in °C, 40 to 110, and goes on when it has cooled by 5.', local_only: false },
+  { key: 'thermal.hot_spot', value: '95', default: '95', about: 'The same for the hottest spot that a card tells of, in °C, 40 to 110.', local_only: false },
+  { key: 'thermal.fan_limit', value: '', default: '', about: 'Fastest that a card’s fan may run for sharing in quiet hours, in percent, 20 to 100, such as `45`.', local_only: false },
+  { key: 'thermal.quiet_hours', value: 'always', default: 'always', about: 'When the fan limit holds, in local time: `always`, or hours by day such as `Mon-Sun 22:00-07:00`.', local_only: false },
   { key: 'energy.price', value: '0.31 EUR/kWh', default: '', about: 'What a kilowatt-hour costs you.', local_only: false },
   { key: 'earnings.credit_value', value: '', default: '', about: 'What a credit is worth to you; unset says nothing about money.', local_only: false },
   { key: 'servers.scan', value: 'true', default: 'true', about: 'Look for model servers on the usual ports of this machine.', local_only: false },
@@ -179,13 +187,14 @@ export function away(now: number): World {
     session: { started, ended, ended_by: { ...here, text: 'You came back.' }, totals: today(412), peak_10s_mw: 276_000, cap_mw: CAP },
     rows: Array.from({ length: 100 }, (_, i) => row(ended, i)),
     samples: bursts(started, now, 40_000),
-    config, doctor,
+    config, doctor, power: power.one(now, gpu, today(33), today(9_387)),
   }
 }
 
 /** A headless machine at work. */
 export function live(now: number): World {
   const world = away(now)
+  const busy = { ...gpu, power_mw: 264_000, temperature_c: 66 }
   const running = row(now, 0, { id: `req_${'0f'.repeat(16)}`, started: now - 4_200, duration_ms: 4_200, tokens_out: 288, outcome: 'running', receipt: undefined as never, earned_ucr: undefined as never, energy: { label: 'unknown' } })
   delete running.receipt
   delete running.earned_ucr
@@ -193,12 +202,13 @@ export function live(now: number): World {
     ...world,
     status: {
       ...world.status, state: 'sharing', sentence: 'Sharing: answering 1 request, 264 W.', since: now - 3 * HOUR,
-      reasons: [], presence: 'headless', running: 1, gpus: [{ ...gpu, power_mw: 264_000, temperature_c: 66 }],
+      reasons: [], presence: 'headless', running: 1, gpus: [busy],
       today: { ...today(34), gross: { micros: 212_000, currency: 'EUR' }, net: { micros: 196_400, currency: 'EUR' } },
     },
     session: null,
     rows: [running, row(now, 1, { outcome: 'cancelled', receipt: undefined as never }), row(now, 2, { outcome: 'yielded' }), row(now, 3), row(now, 4, { energy: { marginal_mj: 41_000, label: 'estimated' } }), row(now, 5, { outcome: 'failed', tokens_out: 0, energy: { label: 'unknown' } })],
-    samples: bursts(now - HOUR, now, 6_000),
+    samples: bursts(now - HOUR, now, 3_000, [0.85, 0.905, 0.98]),
+    power: power.one(now, busy, today(34), today(9_387)),
   }
 }
 
@@ -216,11 +226,23 @@ export function fresh(now: number): World {
       presence: 'headless', gpus: [], services: [], networks: [], today: none, running: 0,
       attention: [{ what: 'No keyring was found.', why: 'Keys are kept in files that only you can read.', do: 'Nothing, unless you want them in a keyring: install one and restart.' }],
     },
-    session: null, rows: [], samples: [],
+    session: null, rows: [], samples: [], power: power.nothing(none),
   }
 }
 
-export const worlds = { away, live, fresh }
+/** Three cards: one held by its heat, one asleep, one that tells nothing. */
+export function mixed(now: number): World {
+  const world = live(now)
+  const power_page = power.three(gpu, today(34), today(9_387))
+  const config = world.config.map((entry) => (entry.key === 'power.cap' ? { ...entry, value: 'GPU-1=280' } : entry))
+  return {
+    ...world, config, power: power_page,
+    status: { ...world.status, gpus: power_page.gpus.map((card) => card.gpu) },
+    samples: world.samples.map((sample) => (sample.power_mw && sample.power_mw > 100_000 ? { ...sample, power_mw: sample.power_mw - 78_000, cap_mw: 190_000 } : sample)),
+  }
+}
+
+export const worlds = { away, live, fresh, mixed }
 
 const receipt = (row: RequestRow): Receipt => ({
   id: row.id, hub: KEY, consumer: 'c_7f21b0', model: row.artefact.model, endpoint: 'chat_completions' as Receipt['endpoint'], outcome: 'complete',
@@ -256,6 +278,15 @@ export class FixtureBackend implements Backend {
 
   link(link: 'live' | 'lost' | 'denied'): void {
     this.#listener?.link(link)
+  }
+
+  /** What a new cap does to the cards. */
+  #cap(text: string): void {
+    for (const card of this.#world.power.gpus) {
+      const own = text.includes('=') ? text.split(', ').find((part) => part.startsWith(`${card.gpu.id}=`))?.split('=')[1] : text
+      const cap_mw = own ? Number(own) * 1000 : (card.default_cap_mw ?? 0) * 0.8
+      Object.assign(card, { user_cap_mw: cap_mw, binding: { kind: 'user_cap', cap_mw, text: `Your cap of ${cap_mw / 1000} W.` } })
+    }
   }
 
   async request(request: Request): Promise<Response> {
@@ -304,6 +335,8 @@ export class FixtureBackend implements Backend {
         return { type: 'samples', value: this.#world.samples.filter((sample) => sample.at >= request.since) }
       case 'last_session':
         return { type: 'last_session', value: this.#world.session }
+      case 'power':
+        return { type: 'power', value: structuredClone(this.#world.power) }
       case 'days':
         return { type: 'days', value: {} }
       case 'config':
@@ -312,8 +345,10 @@ export class FixtureBackend implements Backend {
       case 'set_config': {
         const entry = config.find((one) => one.key === request.key)
         if (entry === undefined) return no('not_found', 'There is no such setting.', 'It may be of another version.', 'Load this page again.')
+        if (request.key === 'power.cap' && request.value.includes('599')) return no('home_read_only', 'The settings could not be written.', 'The file belongs to somebody else.', 'Give it back: chown idlewatt.toml')
         if (request.key === 'share.idle_after' && !/^(\d+[smh])?$/.test(request.value)) return no('bad_value', `"${request.value}" is not a length of time.`, 'It is a number with s, m or h.', 'Write for example 10m.')
         entry.value = request.value === '' ? entry.default : request.value
+        if (request.key === 'power.cap') this.#cap(entry.value)
         return { type: 'config', value: structuredClone(config) }
       }
       case 'own_endpoint':
