@@ -184,6 +184,70 @@ test('the whole way is open to a keyboard, and the focus is seen', async () => {
   assert.equal(await page.evaluate(() => document.activeElement?.textContent), 'Pause…')
 })
 
+test('the cap is dragged, moved by keys, typed; what the card cannot take is refused', async () => {
+  await show(page, 'power')
+  const slider = page.getByRole('slider')
+  if (expected.has('watts')) await slider.first().waitFor()
+  if ((await slider.count()) === 0) return
+  const field = page.getByLabel('Your cap')
+  const at = async () => Number(await slider.getAttribute('aria-valuenow'))
+  const [min, max, was] = [Number(await slider.getAttribute('aria-valuemin')), Number(await slider.getAttribute('aria-valuemax')), await at()]
+  const holds = async (watts) => {
+    await page.waitForFunction((watts) => document.querySelector('[role=slider]')?.getAttribute('aria-valuenow') === String(watts), watts)
+    await page.reload()
+    await slider.waitFor()
+    assert.equal(await at(), watts)
+    assert.equal(await field.inputValue(), String(watts))
+  }
+
+  const handle = await slider.boundingBox()
+  const [x, y] = [handle.x + handle.width / 2, handle.y + handle.height / 2]
+  await page.mouse.move(x, y)
+  await page.mouse.down()
+  await page.mouse.move(x, y - 20, { steps: 4 })
+  const dragged = await at()
+  assert.ok(dragged > was && dragged <= max, `${was} W dragged up is ${dragged} W`)
+  await page.keyboard.press('Escape')
+  await page.mouse.up()
+  assert.equal(await at(), was)
+  await page.mouse.move(x, y)
+  await page.mouse.down()
+  await page.mouse.move(x, y - 20, { steps: 4 })
+  await page.mouse.up()
+  await holds(dragged)
+
+  await slider.focus()
+  await page.keyboard.press('PageDown')
+  await page.keyboard.press('ArrowUp')
+  await picture(page, 'power-moved')
+  await page.keyboard.press('Enter')
+  await holds(Math.max(min, dragged - 25) + 5)
+
+  await field.fill(String(max + 1))
+  assert.equal(await field.getAttribute('aria-invalid'), 'true')
+  assert.match(await page.getByRole('alert').innerText(), new RegExp(`to ${max.toLocaleString('en')} W`))
+  assert.ok(await page.getByRole('button', { name: 'Save' }).isDisabled())
+  assert.deepEqual(await faults(page), [])
+  await picture(page, 'power-refused')
+  await field.fill(String(was))
+  await field.press('Enter')
+  await holds(was)
+  await page.getByRole('button', { name: 'Back to the default' }).first().click()
+  await page.getByRole('button', { name: 'Back to the default' }).first().waitFor({ state: 'detached' })
+})
+
+test('the curve of a card is also a table', async () => {
+  await show(page, 'power')
+  const toggle = page.getByRole('button', { name: 'Show as a table' }).first()
+  if (expected.has('watts')) await toggle.waitFor()
+  if ((await toggle.count()) === 0) return
+  await toggle.click()
+  await page.getByRole('table', { name: /^Power from/ }).waitFor()
+  assert.deepEqual(await faults(page), [])
+  await page.getByRole('button', { name: 'Show as a picture' }).click()
+  await page.getByRole('slider').waitFor()
+})
+
 test('models that were found can be looked for again', async () => {
   await show(page, 'models')
   await page.getByRole('button', { name: 'Look again' }).click()

@@ -29,8 +29,9 @@ await page.locator('nav').waitFor()
 await show(page, 'overview')
 await page.getByRole('img', { name: /^Power from/ }).waitFor()
 await both('overview')
-for (const name of ['models', 'networks', 'requests', 'settings']) {
+for (const name of ['power', 'models', 'networks', 'requests', 'settings']) {
   await show(page, name)
+  if (name === 'power') await page.getByRole('slider').waitFor()
   if (name === 'networks') await page.getByText('Base URL').waitFor()
   await both(name)
 }

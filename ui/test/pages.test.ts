@@ -212,6 +212,13 @@ describe('requests', () => {
     expect(await faults()).toEqual([])
   })
 
+  test('what a request cost has a column, and its own line', async () => {
+    await open('#/requests', live)
+    expect(screen.getByRole('columnheader', { name: m.requests.column.cost })).toBeVisible()
+    expect(screen.queryByRole('columnheader', { name: m.requests.column.net })).toBeNull()
+    expect(bodyRows()[3]).toHaveTextContent('€0.00')
+  })
+
   test('a request that is not there is said', async () => {
     location.hash = '#/requests/req_none'
     dispatchEvent(new HashChangeEvent('hashchange'))

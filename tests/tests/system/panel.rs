@@ -3,13 +3,14 @@
 use std::process::Command;
 use std::time::Duration;
 
-use idlewatt_tests::{Ran, System, claimed, until};
+use idlewatt_tests::{Ran, System, binary, claimed, until};
 
 use crate::{chat, stream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_page_works_in_a_browser() {
     let system = System::start().await;
+    insert_a_card(&system);
     for number in 0..6 {
         assert_eq!(system.consumer.chat(&chat(&format!("Say {number}."), 12)).await.status, 200);
     }
@@ -24,8 +25,17 @@ async fn every_page_works_in_a_browser() {
         .args(["run", "--silent", "e2e"])
         .current_dir(idlewatt_tests::here().join("../ui"))
         .env("IDLEWATT_PANEL_URL", &system.node.panel)
-        .env("IDLEWATT_EXPECT", "services,networks,requests");
+        .env("IDLEWATT_EXPECT", "services,networks,requests,watts");
     let ran = Ran::of(&mut command);
     println!("{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.code, Some(0));
+}
+
+/// Puts a simulated card into the node's machine.
+fn insert_a_card(system: &System) {
+    let library = system.node.home().join("libnvidia-ml.so.1");
+    let card = serde_json::json!({ "cards": [{ "load_w": 180.0, "noise_mw": 2_000.0, "limit_w": 400 }] });
+    std::fs::write(library.with_file_name("simnvml.json"), card.to_string()).expect("a card");
+    std::fs::copy(binary("libidlewatt_simnvml.so"), &library).expect("the simulated NVML");
+    system.node.set("devices.nvml", &library.display().to_string());
 }

@@ -94,7 +94,9 @@ export function parsePrice(text: string): number | undefined {
 
 export function money({ micros, currency }: { micros: number; currency: string }): string {
   const amount = micros / 1_000_000
-  const digits = amount !== 0 && Math.abs(amount) < 0.1 ? 4 : 2
+  const size = Math.abs(amount)
+  // A single request costs less than a cent: three digits then, to the millionth that is known.
+  const digits = size === 0 || size >= 0.1 ? 2 : Math.min(6, Math.ceil(-Math.log10(size)) + 2)
   try {
     return amount.toLocaleString(locale, {
       style: 'currency',

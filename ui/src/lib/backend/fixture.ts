@@ -81,6 +81,7 @@ function row(now: number, i: number, more: Partial<RequestRow> = {}): RequestRow
     outcome: 'complete',
     own: i % 5 === 3,
     ...(i % 5 === 3 ? {} : { earned_ucr: tokens_out * 12_500 }),
+    cost: { micros: Math.round(marginal_mj * 1.3 * 0.31 / 3_600), currency: 'EUR' },
     energy: { marginal_mj, total_mj: Math.round(marginal_mj * 1.3), error_mj: Math.round(marginal_mj * 0.018), label: 'measured' },
     segments: 1,
     receipt: `sha256:${'9af3'.repeat(16)}`,
