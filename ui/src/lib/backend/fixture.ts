@@ -68,7 +68,7 @@ function bursts(from: number, to: number, every: number, late: number[] = []): S
 function row(now: number, i: number, more: Partial<RequestRow> = {}): RequestRow {
   const tokens_out = 60 + ((i * 137) % 900)
   const marginal_mj = tokens_out * 2_900
-  return {
+  const made: RequestRow = {
     id: `req_${(i + 1).toString(16).padStart(32, 'a1b2c3d4')}`,
     network: i % 3 === 1 ? 'club.example' : 'garage',
     model: 'qwen3-30b:q4_k_m',
@@ -87,6 +87,9 @@ function row(now: number, i: number, more: Partial<RequestRow> = {}): RequestRow
     receipt: `sha256:${'9af3'.repeat(16)}`,
     ...more,
   }
+  // What is not known costs nobody knows what.
+  if (made.energy.label === 'unknown') delete made.cost
+  return made
 }
 
 const gpu: Gpu = {
