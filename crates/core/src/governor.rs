@@ -8,6 +8,14 @@
 //! Whether to share at all is the policy's; what the joules cost, the meter's and the tariff's. The host's own load takes
 //! from what sharing may use and is never counted against it.
 
+mod account;
+mod card;
+mod deciding;
+mod limits;
+mod sense;
+mod slicing;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use idlewatt_protocol::{Millijoules, Milliwatts};
@@ -17,6 +25,11 @@ use crate::device::GpuReading;
 use crate::meter::Place;
 use crate::windows::ShareWindows;
 use crate::{Now, Wakeup};
+use account::{Doing, Micros, Pace, Power, SECOND, Together};
+use card::{Governed, over};
+use deciding::{SLICE, Scene, duration};
+use limits::{Claim, Today, shares};
+use slicing::Slicing;
 
 /// What a cap is an average over. Shorter than what heats a cable or trips a breaker at a few percent over, longer than
 /// the slowest sensor.
@@ -264,29 +277,172 @@ pub enum Effect {
 
 /// What the governor remembers between two questions.
 #[derive(Clone, Debug, Default)]
-pub struct Governor {}
+pub struct Governor {
+    origin: Option<Instant>,
+    at: Micros,
+    cards: BTreeMap<String, Governed>,
+    together: Together,
+    machine_cap: Option<Power>,
+    machine_pace: Pace,
+    slicing: Slicing,
+}
+
+/// A card that is not told of any more is remembered this long, as one whose sensor is silent.
+const REMEMBERED: Micros = 60 * SECOND;
+/// Civil time may jump, and timers stand still while a machine sleeps.
+const WALL_RECHECK: Duration = Duration::from_secs(60);
 
 impl Governor {
     /// Decides. To be asked after every reading, right after a request began or ended, on every change of a setting or
     /// a service, and at [`Decision::wake`]. Between two questions what was decided holds.
-    pub fn decide(&mut self, _settings: &Settings, inputs: &Inputs<'_>, _now: &Now) -> Decision {
-        let open = |it: &Service| Admission {
-            service: it.id.clone(),
-            slots: it.slots,
-            longest: None,
-            next: None,
-            refusal: None,
+    pub fn decide(&mut self, settings: &Settings, inputs: &Inputs<'_>, now: &Now) -> Decision {
+        let origin = *self.origin.get_or_insert(now.monotonic);
+        let at = micros(now.monotonic.saturating_duration_since(origin)).max(self.at);
+        let passed = self.pass(at);
+        self.read(inputs, origin, passed);
+        let today = Today::new(settings, inputs, now);
+        self.limit(settings, inputs, &today);
+        let active = inputs.sharing || inputs.services.iter().any(|it| it.running > 0);
+        let mut effects = self.hold(active);
+
+        let scene = Scene::new(now.monotonic, at, &self.cards, &self.together, self.machine_cap);
+        let machine_in_pace = self.machine_cap.is_none() || self.machine_pace.allows();
+        let in_pace = |ids: &[&str]| {
+            machine_in_pace && ids.iter().filter_map(|id| self.cards.get(*id)).all(Governed::in_pace)
         };
-        Decision {
-            cards: Vec::new(),
-            services: inputs.services.iter().map(open).collect(),
-            effects: Vec::new(),
-            wake: None,
+        let work = self.slicing.decide(&scene, inputs.services, in_pace, &mut effects);
+        let admit = |it: &Service| scene.admission(it, &scene.under(it), &work.cards);
+        let services: Vec<Admission> = inputs.services.iter().map(admit).collect();
+        let open: Vec<(&Service, bool)> = inputs
+            .services
+            .iter()
+            .zip(&services)
+            .map(|(it, admission)| (it, !matches!(admission.refusal, Some(Refusal::CapUnenforceable(_)))))
+            .collect();
+        let known = inputs.cards.iter().filter_map(|card| self.cards.get(&card.reading.id));
+        let cards = known.map(|card| self.held(card, scene.actuator(card, &open))).collect();
+
+        let mut wake = Wake(None);
+        wake.at(work.again.map(|again| now.monotonic + duration(again - at)), "the next slice");
+        if self.cards.values().any(|card| card.pending) {
+            wake.at(Some(now.monotonic + duration(SLICE)), "a limit takes effect");
+        }
+        if inputs.sharing {
+            let next = services.iter().filter_map(|it| it.next).min();
+            wake.at(next, "there is energy for a request");
+            for turn in [today.midnight, today.quiet_changes] {
+                let turn = turn.map(|at| now.instant_of(at).min(now.monotonic + WALL_RECHECK));
+                wake.at(turn, "a limit's hours turn");
+            }
+        }
+
+        let (works, waits): (Vec<String>, Vec<String>) = (owned(&work.cards), owned(&work.waiting));
+        for (id, card) in &mut self.cards {
+            card.turn_to(at, works.contains(id), waits.contains(id));
+        }
+        Decision { cards, services, effects, wake: wake.0 }
+    }
+
+    /// The services whose processes are stopped now, for an engine that ends: each is to be continued.
+    pub fn stopped(&self) -> impl Iterator<Item = &str> {
+        self.slicing.stopped()
+    }
+
+    /// Time passed with what was decided last; how much.
+    fn pass(&mut self, at: Micros) -> Micros {
+        let from = std::mem::replace(&mut self.at, at);
+        for card in self.cards.values_mut() {
+            card.pass(from, at);
+        }
+        self.together.advance(from, at, self.machine_cap);
+        at - from
+    }
+
+    fn read(&mut self, inputs: &Inputs<'_>, origin: Instant, passed: Micros) {
+        let at = self.at;
+        for card in inputs.cards {
+            let read_at = micros(card.reading.at.saturating_duration_since(origin)).min(at);
+            let known = self.cards.entry(card.reading.id.clone());
+            known.or_insert_with(|| Governed::new(card.clone(), at)).read(card, read_at, at);
+        }
+        self.cards.retain(|_, card| card.doing != Doing::Rest || at - card.told_at < REMEMBERED);
+        for card in self.cards.values_mut() {
+            card.keep_pace(passed);
+        }
+        let total = self.cards.values().map(|card| card.account.total()).sum();
+        let rests = self.cards.values().all(|card| card.doing == Doing::Rest);
+        self.machine_pace.keep(total, self.machine_cap, passed, rests);
+    }
+
+    /// Finds the lowest limit of each card, and its part of the machine's cap.
+    fn limit(&mut self, settings: &Settings, inputs: &Inputs<'_>, today: &Today) {
+        let count = i64::try_from(self.cards.len()).unwrap_or(i64::MAX);
+        for card in self.cards.values_mut() {
+            card.limit(settings, today, count);
+        }
+        self.machine_cap = settings.machine_cap.map(|it| it.0.max(0));
+        let Some(cap) = self.machine_cap else {
+            self.cards.values_mut().for_each(|card| card.share = None);
+            return;
+        };
+        let at = self.at;
+        let accounts = self.cards.values().map(|it| &it.account);
+        let resting = self.cards.values().map(Governed::resting).sum();
+        let cap = cap - over(self.together.window(accounts, at, cap, 100, resting).room(), cap);
+        let works = |card: &Governed| {
+            let runs = |it: &Service| it.running > 0 && it.place.covers(&card.told.reading.id);
+            card.doing != Doing::Rest || inputs.services.iter().any(runs)
+        };
+        let rests: Power = self.cards.values().filter(|it| !works(it)).map(Governed::resting).sum();
+        let claims: Vec<Claim> = self.cards.values().filter(|it| works(it)).map(|it| it.claim(at)).collect();
+        let mut working = shares(cap - rests, &claims).into_iter();
+        // A card that rests has its own limit ready at what it would get with all at work.
+        let all: Vec<Claim> = self.cards.values().map(|it| it.claim(at)).collect();
+        let with_all = shares(cap, &all);
+        for (card, ready) in self.cards.values_mut().zip(with_all) {
+            card.share = if works(card) { working.next() } else { Some(ready) };
         }
     }
 
-    /// The services stopped now, for an engine that ends: each is to be continued.
-    pub fn stopped(&self) -> impl Iterator<Item = &str> {
-        std::iter::empty()
+    /// Sets and gives back the cards' own limits: lower ones first, so that their sum never rises in between.
+    fn hold(&mut self, active: bool) -> Vec<Effect> {
+        let at = self.at;
+        let mut effects: Vec<(bool, Effect)> =
+            self.cards.values_mut().filter_map(|card| card.hold(active, at)).collect();
+        effects.sort_by_key(|(lowers, _)| !lowers);
+        effects.into_iter().map(|(_, effect)| effect).collect()
     }
+
+    fn held(&self, card: &Governed, actuator: Actuator) -> Held {
+        let lowest = card.lowest();
+        let machine = Limit::MachineCap { cap: Milliwatts(self.machine_cap.unwrap_or_default()) };
+        Held {
+            card: card.told.reading.id.clone(),
+            cap: lowest.map(|(cap, _)| Milliwatts(cap)),
+            binding: lowest.map(|(_, limit)| limit.unwrap_or(machine)),
+            actuator,
+            not_hardware: card.not_hardware(),
+        }
+    }
+}
+
+/// The earliest of several moments.
+struct Wake(Option<Wakeup>);
+
+impl Wake {
+    fn at(&mut self, at: Option<Instant>, why: &'static str) {
+        if let Some(at) = at
+            && self.0.is_none_or(|wake| at < wake.at)
+        {
+            self.0 = Some(Wakeup { at, why });
+        }
+    }
+}
+
+fn micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
+}
+
+fn owned(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
 }
