@@ -144,6 +144,12 @@ impl Card {
         Self { physics, sensing, load_w, limit_w, now, past: VecDeque::new() }
     }
 
+    /// A card that goes on from a moment of another's, whose past its sensors do not see.
+    #[must_use]
+    pub fn resume(from: Moment, load_w: f64, limit_w: f64, physics: Physics, sensing: Sensing) -> Self {
+        Self { physics, sensing, load_w, limit_w, now: from, past: VecDeque::new() }
+    }
+
     /// What is asked of the card from now on, W.
     pub fn set_load(&mut self, watts: f64) {
         self.load_w = watts;

@@ -13,6 +13,13 @@ pub(crate) struct Control {
     pub(crate) driver: String,
     /// What `nvmlInit_v2` fails with.
     pub(crate) init_error: Option<Fault>,
+    /// How often the driver was loaded. Each time every card forgets its limit and its energy, and whoever used the
+    /// library must start it anew.
+    pub(crate) driver_loads: u64,
+    /// Whether limits are set by those only who have `IDLEWATT_SIMNVML_RIGHT` in their environment.
+    pub(crate) needs_right: bool,
+    /// As the driver of a Windows desktop: it tells no process's memory.
+    pub(crate) wddm: bool,
     pub(crate) cards: Vec<CardControl>,
 }
 
@@ -27,8 +34,11 @@ pub(crate) struct CardControl {
     pub(crate) architecture: u32,
     /// Where power goes, W; held at the limit.
     pub(crate) load_w: f64,
+    /// The limit that the host's own tools set: when this changes, they set it again.
     pub(crate) limit_w: u32,
     pub(crate) default_limit_w: u32,
+    /// Lowest and highest limit that the card takes.
+    pub(crate) limit_range_w: [u32; 2],
     /// Time constant of the power behind the load.
     pub(crate) tau_ms: f64,
     /// How often the sensors look.
@@ -54,7 +64,8 @@ pub(crate) struct CardControl {
     /// Fallen off the bus.
     pub(crate) lost: bool,
     /// By what is asked: `power`, `power_instant`, `energy`, `temperature`, `memory`, `utilisation`, `limit`,
-    /// `default_limit`, `processes`, `name`, `uuid`, `pci`, `architecture`, `handle`, `fields`.
+    /// `own_limit`, `set_limit`, `limit_range`, `default_limit`, `fan`, `memory_temperature`, `processes`, `name`, `uuid`,
+    /// `pci`, `architecture`, `handle`, `fields`.
     pub(crate) faults: BTreeMap<String, Fault>,
 }
 
@@ -93,7 +104,14 @@ impl Fault {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { driver: "570.86.15".into(), init_error: None, cards: vec![CardControl::default()] }
+        Self {
+            driver: "570.86.15".into(),
+            init_error: None,
+            driver_loads: 0,
+            needs_right: true,
+            wddm: false,
+            cards: vec![CardControl::default()],
+        }
     }
 }
 
@@ -107,6 +125,7 @@ impl Default for CardControl {
             load_w: 30.0,
             limit_w: 450,
             default_limit_w: 450,
+            limit_range_w: [100, 600],
             tau_ms: 40.0,
             refresh_ms: 50,
             lag_ms: 0,

@@ -5,6 +5,10 @@
 //! really happened is written to `simnvml.csv` beside the control file, one line a card and 10 ms:
 //! `unix_us,card,power_mw,energy_mj,temperature_mc`.
 //!
+//! The cards are one machine's: every process that loads the library beside the same control file sees the same limits and
+//! the same energy, which outlive it in `simnvml.state`. Only a process with `IDLEWATT_SIMNVML_RIGHT` in its environment
+//! sets limits, as only root does.
+//!
 //! The truth is no estimator's model: power follows the load with a lag, sensors look back, refresh late and carry
 //! noise, and the counter has a gain of its own.
 
@@ -15,9 +19,11 @@
 )]
 
 mod control;
+pub mod rig;
 mod sim;
+mod state;
 
-use std::ffi::{CString, c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use control::Fault;
@@ -29,6 +35,7 @@ const INVALID_ARGUMENT: c_uint = 2;
 const INSUFFICIENT_SIZE: c_uint = 7;
 const NOT_SUPPORTED: c_uint = 3;
 
+const MEMORY_TEMPERATURE: c_uint = 82;
 const POWER_AVERAGE: c_uint = 185;
 const POWER_INSTANT: c_uint = 186;
 const UNSIGNED_INT: c_uint = 1;
@@ -51,9 +58,16 @@ fn ask<T>(
     let mut sim = sim();
     let sim = sim.as_mut().ok_or(UNINITIALIZED)?;
     sim.advance();
-    let index = (device as usize).checked_sub(1).ok_or(INVALID_ARGUMENT)?;
-    let card = sim.cards.get_mut(index).ok_or(INVALID_ARGUMENT)?;
+    if !sim.is_loaded() {
+        return Err(UNINITIALIZED);
+    }
+    let card = sim.cards.get_mut(number(device)?).ok_or(INVALID_ARGUMENT)?;
     card.fault(what).and_then(|()| answer(card)).map_err(Fault::code)
+}
+
+/// The card's place in the list.
+fn number(device: Device) -> Result<usize, c_uint> {
+    (device as usize).checked_sub(1).ok_or(INVALID_ARGUMENT)
 }
 
 unsafe fn give<T>(to: *mut T, answer: Result<T, c_uint>) -> c_uint {
@@ -91,6 +105,9 @@ pub extern "C" fn nvmlInit_v2() -> c_uint {
     match started.control.init_error {
         Some(fault) => fault.code(),
         None => {
+            if started.users == 0 {
+                started.loaded = started.control.driver_loads;
+            }
             started.users += 1;
             SUCCESS
         }
@@ -117,9 +134,9 @@ pub unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> c_uint {
     let mut sim = sim();
-    let answer = sim.as_mut().ok_or(UNINITIALIZED).map(|sim| {
+    let answer = sim.as_mut().ok_or(UNINITIALIZED).and_then(|sim| {
         sim.advance();
-        sim.cards.len() as c_uint
+        if sim.is_loaded() { Ok(sim.cards.len() as c_uint) } else { Err(UNINITIALIZED) }
     });
     unsafe { give(count, answer) }
 }
@@ -127,6 +144,25 @@ pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> c_uint {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut Device) -> c_uint {
     let handle = (index as usize + 1) as Device;
+    unsafe { give(device, ask(handle, "handle", |_| Ok(handle))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: *mut Device) -> c_uint {
+    const NOT_FOUND: c_uint = 6;
+    if uuid.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    let uuid = unsafe { CStr::from_ptr(uuid) };
+    let index = match sim().as_mut() {
+        Some(sim) => {
+            sim.advance();
+            sim.cards.iter().position(|card| card.control.uuid.as_bytes() == uuid.to_bytes())
+        }
+        None => return UNINITIALIZED,
+    };
+    let Some(index) = index else { return NOT_FOUND };
+    let handle = (index + 1) as Device;
     unsafe { give(device, ask(handle, "handle", |_| Ok(handle))) }
 }
 
@@ -216,6 +252,7 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
         let answer = match field.field {
             POWER_INSTANT => ask(device, "power_instant", |card| Ok(card.instant_power())),
             POWER_AVERAGE => ask(device, "power_average", |card| Ok(card.averaged_power())),
+            MEMORY_TEMPERATURE => ask(device, "memory_temperature", |card| Ok(card.memory_temperature())),
             _ => Err(NOT_SUPPORTED),
         };
         field.value_type = UNSIGNED_INT;
@@ -286,7 +323,54 @@ pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(device: Device, rates: *m
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(device: Device, limit: *mut c_uint) -> c_uint {
-    unsafe { give(limit, ask(device, "limit", |card| Ok(card.control.limit_w * 1000))) }
+    unsafe { give(limit, ask(device, "limit", |card| Ok(card.limit()))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPowerManagementLimit(device: Device, limit: *mut c_uint) -> c_uint {
+    unsafe { give(limit, ask(device, "own_limit", |card| Ok(card.limit()))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPowerManagementLimitConstraints(
+    device: Device,
+    min: *mut c_uint,
+    max: *mut c_uint,
+) -> c_uint {
+    let range = ask(device, "limit_range", |card| Ok(card.control.limit_range_w.map(|watts| watts * 1000)));
+    match unsafe { give(min, range.map(|[min, _]| min)) } {
+        SUCCESS => unsafe { give(max, range.map(|[_, max]| max)) },
+        code => code,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceSetPowerManagementLimit(device: Device, limit: c_uint) -> c_uint {
+    let set = ask(device, "set_limit", |_| Ok(())).and_then(|()| number(device)).and_then(|index| {
+        let mut sim = sim();
+        sim.as_mut().ok_or(UNINITIALIZED)?.set_limit(index, limit)
+    });
+    set.err().unwrap_or(SUCCESS)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetNumFans(device: Device, fans: *mut c_uint) -> c_uint {
+    unsafe { give(fans, ask(device, "fan", |_| Ok(1))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetFanSpeed(device: Device, percent: *mut c_uint) -> c_uint {
+    unsafe { give(percent, ask(device, "fan", |card| Ok(card.fan()))) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetFanSpeed_v2(
+    device: Device,
+    fan: c_uint,
+    percent: *mut c_uint,
+) -> c_uint {
+    let speed = if fan == 0 { ask(device, "fan", |card| Ok(card.fan())) } else { Err(INVALID_ARGUMENT) };
+    unsafe { give(percent, speed) }
 }
 
 #[unsafe(no_mangle)]
@@ -320,6 +404,7 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
         Ok(found) => found,
         Err(code) => return code,
     };
+    let wddm = sim().as_ref().is_some_and(|sim| sim.control.wddm);
     let room = unsafe { *count } as usize;
     unsafe { count.write(found.len() as c_uint) };
     if found.is_empty() {
@@ -331,7 +416,7 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     for (index, process) in found.iter().enumerate() {
         let info = ProcessInfo {
             pid: process.pid,
-            used_gpu_memory: process.vram.unwrap_or(NOT_AVAILABLE),
+            used_gpu_memory: process.vram.filter(|_| !wddm).unwrap_or(NOT_AVAILABLE),
             gpu_instance_id: c_uint::MAX,
             compute_instance_id: c_uint::MAX,
         };

@@ -9,6 +9,7 @@
 mod claim;
 mod client;
 mod error;
+#[cfg(target_os = "linux")]
 mod hwmon;
 mod nvml;
 mod originals;
@@ -74,6 +75,19 @@ pub struct CardLimit {
 }
 
 impl CardLimit {
+    /// A card that tells nothing but what it is.
+    fn silent(id: &str, name: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            limit_mw: None,
+            default_mw: None,
+            min_mw: None,
+            max_mw: None,
+            asleep: false,
+        }
+    }
+
     /// What the card takes, where it tells.
     #[must_use]
     pub fn range(&self) -> Option<LimitRange> {

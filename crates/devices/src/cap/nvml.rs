@@ -9,7 +9,6 @@ use idlewatt_protocol::Milliwatts;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
-use super::hwmon::is_suspended;
 use super::setter::Limits;
 use super::{CapError, CardLimit};
 use crate::Places;
@@ -43,7 +42,12 @@ impl Nvidia {
         match first {
             Err(error) if is_lost(&error) => {
                 self.loaded = None;
-                self.load().and_then(question)
+                let second = self.load().and_then(question);
+                if second.as_ref().is_err_and(is_lost) {
+                    // The driver forgets a lost card when its last user lets go of it.
+                    self.loaded = None;
+                }
+                second
             }
             answer => answer,
         }
@@ -53,9 +57,15 @@ impl Nvidia {
 impl Limits for Nvidia {
     fn cards(&mut self) -> Vec<CardLimit> {
         let sysfs = self.sysfs.clone();
-        self.ask(|nvml| {
-            let cards = 0..nvml.device_count()?;
-            Ok(cards.filter_map(|index| card(&nvml.device_by_index(index).ok()?, &sysfs)).collect())
+        let all = self.ask(|nvml| {
+            let devices = (0..nvml.device_count()?).map(|index| card(&nvml.device_by_index(index)?, &sysfs));
+            devices.collect()
+        });
+        // A card that is lost for good does not hide the others.
+        all.or_else(|_| {
+            let nvml = self.load()?;
+            let devices = (0..nvml.device_count()?).map(|index| card(&nvml.device_by_index(index)?, &sysfs));
+            Ok::<_, NvmlError>(devices.filter_map(Result::ok).collect())
         })
         .unwrap_or_default()
     }
@@ -72,21 +82,13 @@ impl Limits for Nvidia {
     }
 }
 
-/// `None` for a card that does not even tell who it is.
-fn card(device: &Device<'_>, sysfs: &Path) -> Option<CardLimit> {
-    let mut card = CardLimit {
-        id: device.uuid().ok()?,
-        name: device.name().unwrap_or_else(|_| "NVIDIA GPU".into()),
-        limit_mw: None,
-        default_mw: None,
-        min_mw: None,
-        max_mw: None,
-        asleep: false,
-    };
+fn card(device: &Device<'_>, sysfs: &Path) -> Result<CardLimit, NvmlError> {
+    let name = device.name().unwrap_or_else(|_| "NVIDIA GPU".into());
+    let mut card = CardLimit::silent(&device.uuid()?, &name);
     let pci = device.pci_info().ok().and_then(|pci| sysfs_name(&pci.bus_id));
-    if pci.is_some_and(|pci| is_suspended(&sysfs.join("bus/pci/devices").join(pci))) {
+    if pci.is_some_and(|pci| sleeps(&sysfs.join("bus/pci/devices").join(pci))) {
         card.asleep = true;
-        return Some(card);
+        return Ok(card);
     }
     card.limit_mw = device.power_management_limit().ok().map(milliwatts);
     card.default_mw = device.power_management_limit_default().ok().map(milliwatts);
@@ -94,7 +96,17 @@ fn card(device: &Device<'_>, sysfs: &Path) -> Option<CardLimit> {
         card.min_mw = Some(milliwatts(range.min_limit));
         card.max_mw = Some(milliwatts(range.max_limit));
     }
-    Some(card)
+    Ok(card)
+}
+
+#[cfg(target_os = "linux")]
+fn sleeps(device: &Path) -> bool {
+    matches!(crate::sysfs::Sleep::of(device).sleeps(), Ok(true))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sleeps(_device: &Path) -> bool {
+    false
 }
 
 fn refusal(error: &NvmlError) -> CapError {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use idlewatt_protocol::Milliwatts;
 
+#[cfg(target_os = "linux")]
 use super::hwmon::Hwmon;
 use super::nvml::Nvidia;
 use super::originals::Originals;
@@ -33,23 +34,25 @@ impl Setter {
     /// Changes nothing; [`Setter::restore_all`] gives back what an earlier process left in `state`.
     #[must_use]
     pub fn new(places: &Places, state: &Path) -> Self {
-        Self {
-            vendors: vec![Box::new(Nvidia::new(places)), Box::new(Hwmon::new(&places.sysfs))],
-            originals: Originals::new(state),
-        }
+        let vendors: Vec<Box<dyn Limits>> = vec![
+            Box::new(Nvidia::new(places)),
+            #[cfg(target_os = "linux")]
+            Box::new(Hwmon::new(places)),
+        ];
+        Self { vendors, originals: Originals::new(state) }
     }
 
     /// Every card that has a limit or could have one.
     pub fn cards(&mut self) -> Vec<CardLimit> {
-        self.vendors.iter_mut().flat_map(|vendor| vendor.cards()).collect()
+        self.look().map(|(_, card)| card).collect()
     }
 
     /// One card.
     ///
     /// # Errors
     /// [`CapError::UnknownCard`]
-    pub fn card(&mut self, card: &str) -> Result<CardLimit, CapError> {
-        self.find(card).map(|(_, card)| card)
+    pub fn card(&mut self, id: &str) -> Result<CardLimit, CapError> {
+        self.find(id).map(|(_, card)| card)
     }
 
     /// Whether a card has a limit from here, or still one from an earlier process.
@@ -139,9 +142,23 @@ impl Setter {
     }
 
     fn find(&mut self, id: &str) -> Result<(usize, CardLimit), CapError> {
-        let cards = self.vendors.iter_mut().map(|vendor| vendor.cards()).enumerate();
-        let mut cards = cards.flat_map(|(vendor, cards)| cards.into_iter().map(move |card| (vendor, card)));
-        cards.find(|(_, card)| card.id == id).ok_or_else(|| CapError::UnknownCard { gpu: id.to_owned() })
+        let found = self.look().find(|(_, card)| card.id == id);
+        found.ok_or_else(|| CapError::UnknownCard { gpu: id.to_owned() })
+    }
+
+    /// Every card, with which vendor's it is.
+    fn look(&mut self) -> impl Iterator<Item = (usize, CardLimit)> {
+        let (vendors, originals) = (&mut self.vendors, &self.originals);
+        vendors.iter_mut().enumerate().flat_map(move |(vendor, limits)| {
+            limits.cards().into_iter().map(move |mut card| {
+                if card.min_mw.is_some() && card.max_mw.is_none() {
+                    // A driver that does not tell the highest limit is never asked for more than the card had.
+                    let own = originals.of(&card.id).filter(|it| *it != Milliwatts::ZERO);
+                    card.max_mw = own.or(card.limit_mw);
+                }
+                (vendor, card)
+            })
+        })
     }
 }
 
