@@ -13,6 +13,7 @@
     reason = "a test harness fails by panicking"
 )]
 
+mod card;
 mod consumer;
 mod disk;
 pub mod hub;
@@ -24,6 +25,7 @@ mod process;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use card::{Card, Draws};
 pub use consumer::{Answer, Consumer, Stream, text_of};
 pub use disk::SmallDisk;
 pub use hub::Hub;

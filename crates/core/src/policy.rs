@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use idlewatt_protocol::{PauseCode, UnixMillis};
+use idlewatt_protocol::{Milliwatts, PauseCode, UnixMillis};
 use jiff::Timestamp;
 
+use crate::governor::{Limit, Refusal, Unenforceable};
 use crate::presence::PresenceReading;
 use crate::windows::ShareWindows;
 use crate::{Now, Wakeup};
@@ -64,6 +65,8 @@ pub struct Inputs {
     pub pause: Option<HostPause>,
     /// The hottest card, °C; `None` where no card tells.
     pub hottest_c: Option<i32>,
+    /// Why the governor can let nothing that is shared start, where that does not pass within seconds.
+    pub power: Option<PowerStop>,
     /// Whether the host's own requests use a model server right now.
     pub own_use: bool,
     /// Services that the host shares.
@@ -107,7 +110,7 @@ pub enum Cause {
     CannotSeeInput,
     /// Not in these hours.
     OutsideWindow,
-    /// Heat or the host's own use ended a moment ago.
+    /// Heat, another limit of power, or the host's own use ended a moment ago.
     Settling,
     /// A card is too hot.
     TooHot {
@@ -116,6 +119,8 @@ pub enum Cause {
         /// The host's limit, °C.
         limit_c: i32,
     },
+    /// The governor can let nothing start.
+    Power(PowerStop),
     /// The host uses a model server.
     OwnUse,
     /// Nothing to offer.
@@ -131,6 +136,59 @@ pub enum Cause {
     Stopping,
 }
 
+/// What of the governor's refusals pauses sharing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerStop {
+    /// A limit leaves nothing, and passes by itself.
+    Limit(Limit),
+    /// The host's own load leaves nothing.
+    HostLoad {
+        /// What the card draws without shared work.
+        draws: Milliwatts,
+        /// What it may draw.
+        cap: Milliwatts,
+    },
+    /// Nothing that is shared fits under the cap as it is set.
+    Unenforceable(Unenforceable),
+}
+
+impl PowerStop {
+    /// `None` for what passes within seconds.
+    #[must_use]
+    pub const fn of(refusal: Refusal) -> Option<Self> {
+        match refusal {
+            Refusal::Used => None,
+            Refusal::Limited(limit) => Some(Self::Limit(limit)),
+            Refusal::HostLoad { draws, cap } => Some(Self::HostLoad { draws, cap }),
+            Refusal::CapUnenforceable(why) => Some(Self::Unenforceable(why)),
+        }
+    }
+
+    /// The code that screens and `status --json` show.
+    #[must_use]
+    pub const fn code(self) -> PauseCode {
+        match self {
+            Self::Limit(Limit::DailyEnergy { .. }) => PauseCode::DailyEnergy,
+            Self::Limit(Limit::Temperature { .. } | Limit::HotSpot { .. }) => PauseCode::TooHot,
+            Self::Limit(Limit::Fan { .. }) => PauseCode::TooLoud,
+            Self::Limit(Limit::UserCap | Limit::MachineCap { .. } | Limit::Card) | Self::HostLoad { .. } => {
+                PauseCode::HostLoad
+            }
+            Self::Unenforceable(_) => PauseCode::CapUnenforceable,
+        }
+    }
+
+    /// When it ends, where that is known.
+    #[must_use]
+    pub const fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::Limit(Limit::DailyEnergy { until, .. }) => Some(until),
+            Self::Limit(Limit::Fan { until, .. }) => until,
+            _ => None,
+        }
+    }
+}
+
 impl Cause {
     /// The code that screens and `status --json` show.
     #[must_use]
@@ -142,6 +200,7 @@ impl Cause {
             Self::OutsideWindow => PauseCode::OutsideWindow,
             Self::Settling => PauseCode::Settling,
             Self::TooHot { .. } => PauseCode::TooHot,
+            Self::Power(stop) => stop.code(),
             Self::OwnUse => PauseCode::OwnUse,
             Self::NothingToShare { .. } => PauseCode::NothingToShare,
             Self::NoNetwork => PauseCode::NoNetwork,
@@ -246,10 +305,18 @@ impl Policy {
         if let Some(reading_c) = inputs.hottest_c.filter(|_| self.hot) {
             reasons.hold(Cause::TooHot { reading_c, limit_c: limit });
         }
+        // The limit above has said it already.
+        let power = inputs.power.filter(|stop| !(self.hot && stop.code() == PauseCode::TooHot));
+        if let Some(stop) = power {
+            match stop.until() {
+                Some(until) => reasons.hold_until_wall(Cause::Power(stop), until, "a power limit passes"),
+                None => reasons.hold(Cause::Power(stop)),
+            }
+        }
         if inputs.own_use {
             reasons.hold(Cause::OwnUse);
         }
-        if self.hot || inputs.own_use {
+        if self.hot || inputs.own_use || power.is_some() {
             self.unsettled = Some(reasons.now.monotonic);
         } else if let Some(until) = self.unsettled.map(|last| last + settings.resume_hysteresis)
             && until > reasons.now.monotonic

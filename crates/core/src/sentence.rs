@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use idlewatt_protocol::{Milliwatts, UnixMillis};
+use idlewatt_protocol::{Millijoules, Milliwatts, UnixMillis};
 use jiff::Timestamp;
 use jiff::civil::Weekday;
 
-use crate::policy::{Cause, Decision, Reason, State, THERMAL_HYSTERESIS_C};
+use crate::governor::{Limit, Unenforceable};
+use crate::policy::{Cause, Decision, PowerStop, Reason, State, THERMAL_HYSTERESIS_C};
 use crate::{Now, duration};
 
 /// What the sentence tells of beside the decision.
@@ -90,12 +91,79 @@ fn clause(reason: &Reason, now: &Now) -> String {
         Cause::TooHot { reading_c, limit_c } => {
             format!("a GPU is at {reading_c} °C (your limit is {limit_c} °C)")
         }
+        Cause::Power(stop) => power(stop, &until),
         Cause::OwnUse => "you are using the model yourself".to_owned(),
         Cause::NothingToShare { unreachable: false } => "no model is shared".to_owned(),
         Cause::NothingToShare { unreachable: true } => "no shared model answers".to_owned(),
         Cause::NoNetwork => "no network is joined".to_owned(),
         Cause::CannotKeep => "the disk does not keep what is served".to_owned(),
         Cause::Stopping => "stopping".to_owned(),
+    }
+}
+
+/// Which limit holds a card: "Your cap.", "Held at 64 W: a GPU is at 77 °C (your limit is 78 °C)."
+#[must_use]
+pub fn limit(limit: Limit, cap: Milliwatts, now: &Now) -> String {
+    let until = |at: Option<Timestamp>| {
+        at.map_or_else(String::new, |at| format!(" until {}", clock(UnixMillis(at.as_millisecond()), now)))
+    };
+    match limit {
+        Limit::UserCap => "Your cap.".to_owned(),
+        Limit::Card => "The card's own limit.".to_owned(),
+        Limit::MachineCap { cap } => {
+            format!("Its part of the {} W that all GPUs together may draw.", whole_watts(cap))
+        }
+        Limit::Temperature { reading_c, limit_c } => format!(
+            "Held at {} W: the GPU is at {reading_c} °C (your limit is {limit_c} °C).",
+            whole_watts(cap)
+        ),
+        Limit::HotSpot { reading_c, limit_c } => format!(
+            "Held at {} W: its hottest spot is at {reading_c} °C (your limit is {limit_c} °C).",
+            whole_watts(cap)
+        ),
+        Limit::Fan { reading, limit, until: at } => format!(
+            "Held at {} W: its fan runs at {reading} % (your limit is {limit} %{}).",
+            whole_watts(cap),
+            until(at)
+        ),
+        Limit::DailyEnergy { used, limit, until: at } => format!(
+            "Held at {} W: {} of today's {} kWh are used{}.",
+            whole_watts(cap),
+            kilowatt_hours(used),
+            kilowatt_hours(limit),
+            until(Some(at))
+        ),
+    }
+}
+
+fn power(stop: PowerStop, until: &impl Fn(&str) -> String) -> String {
+    match stop {
+        PowerStop::Limit(Limit::Temperature { reading_c, limit_c }) => {
+            format!("a GPU is at {reading_c} °C (your limit is {limit_c} °C)")
+        }
+        PowerStop::Limit(Limit::HotSpot { reading_c, limit_c }) => {
+            format!("a GPU's hottest spot is at {reading_c} °C (your limit is {limit_c} °C)")
+        }
+        PowerStop::Limit(Limit::Fan { reading, limit, .. }) => {
+            format!("a fan runs at {reading} % (your limit is {limit} %){}", until(" until "))
+        }
+        PowerStop::Limit(Limit::DailyEnergy { limit, .. }) => {
+            format!("today's {} kWh are used{}", kilowatt_hours(limit), until(" until "))
+        }
+        PowerStop::Limit(Limit::UserCap | Limit::MachineCap { .. } | Limit::Card) => {
+            "the power cap leaves nothing now".to_owned()
+        }
+        PowerStop::HostLoad { draws, cap } => format!(
+            "your own work takes {} W of the {} W that a GPU may draw",
+            whole_watts(draws),
+            whole_watts(cap)
+        ),
+        PowerStop::Unenforceable(Unenforceable::NothingMeasures) => {
+            "a GPU tells neither its power nor its limit, so no cap can be held".to_owned()
+        }
+        PowerStop::Unenforceable(Unenforceable::SmallestSlice { .. }) => {
+            "nothing that is shared fits under your power cap".to_owned()
+        }
     }
 }
 
@@ -110,7 +178,12 @@ fn outlook(reason: &Reason) -> String {
         Cause::TooHot { limit_c, .. } => {
             format!(" Sharing resumes at {} °C.", limit_c - THERMAL_HYSTERESIS_C)
         }
-        Cause::OwnUse => " Sharing resumes when you are done.".to_owned(),
+        Cause::Power(PowerStop::HostLoad { .. }) | Cause::OwnUse => {
+            " Sharing resumes when you are done.".to_owned()
+        }
+        Cause::Power(PowerStop::Unenforceable(_)) => {
+            " Raise the cap, or see Power for who could hold it.".to_owned()
+        }
         Cause::NothingToShare { unreachable: false } => {
             " Choose one under Models, or with `idlewatt share`.".to_owned()
         }
@@ -123,7 +196,20 @@ fn outlook(reason: &Reason) -> String {
 }
 
 fn watts(scene: &Scene) -> String {
-    scene.power.map_or_else(String::new, |power| format!(" Now {} W.", (power.0 + 500) / 1000))
+    scene.power.map_or_else(String::new, |power| format!(" Now {} W.", whole_watts(power)))
+}
+
+/// To the nearest.
+#[must_use]
+pub fn whole_watts(power: Milliwatts) -> i64 {
+    (power.0 + 500).div_euclid(1000)
+}
+
+/// `2.5`, `0.05`, `12`.
+#[must_use]
+pub fn kilowatt_hours(energy: Millijoules) -> String {
+    let text = format!("{:.2}", energy.to_main_unit() / 3_600_000.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// "a", "a or b", "a, b or c"; four and more are counted.

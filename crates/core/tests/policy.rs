@@ -26,6 +26,7 @@ fn ready() -> Inputs {
         presence: PresenceReading::Headless,
         pause: None,
         hottest_c: Some(50),
+        power: None,
         own_use: false,
         shared: 1,
         ready: 1,

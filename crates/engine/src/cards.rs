@@ -3,14 +3,14 @@
 //! Observing must not cost: a machine without a card is asked for one once a minute, a paused one is read every five
 //! seconds, an answering one ten times a second.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use idlewatt_control::{EnergySplit, Event, Gpu, Sample};
 use idlewatt_core::device::GpuReading;
-use idlewatt_core::meter::{Meter, Place, Purpose, Split};
-use idlewatt_devices::{Finding, Gpus, Places, serving};
+use idlewatt_core::meter::{Baselines, Meter, Place, Purpose, Split, Task, Tokens};
+use idlewatt_devices::{Finding, Places, Sensors, serving};
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Label, Milliwatts, RequestId, UnixMillis, Usage};
 use idlewatt_store::{EnergyInterval, SessionId};
@@ -37,7 +37,7 @@ const UNCLAIMED: u64 = 1 << 30;
 
 /// What is known of the cards.
 pub(crate) struct Cards {
-    gpus: Arc<Mutex<Gpus>>,
+    sensors: Arc<Mutex<Sensors>>,
     state: Mutex<Seen>,
 }
 
@@ -51,16 +51,18 @@ struct Seen {
     peak: Option<Milliwatts>,
     /// The day on which old readings were thinned last.
     thinned: String,
+    /// How often each sensor's figure was seen to change; `None` before anybody wanted to know.
+    periods: Option<BTreeMap<String, Duration>>,
 }
 
 impl Cards {
     pub(crate) fn new(places: &Places) -> Self {
-        Self { gpus: Arc::new(Mutex::new(Gpus::new(places))), state: Mutex::default() }
+        Self { sensors: Arc::new(Mutex::new(Sensors::new(places))), state: Mutex::default() }
     }
 
     /// Looks with another library or root from now on.
     pub(crate) fn look_in(&self, places: &Places) {
-        *lock(&self.gpus) = Gpus::new(places);
+        *lock(&self.sensors) = Sensors::new(places);
         lock(&self.state).latest.clear();
     }
 
@@ -82,15 +84,38 @@ impl Cards {
         lock(&self.state).latest.clone()
     }
 
-    /// Each card's limit in force and the one it was made with.
-    pub(crate) fn limits(&self) -> Vec<(String, Option<Milliwatts>, Option<Milliwatts>)> {
-        lock(&self.state).latest.iter().map(|it| (it.id.clone(), it.limit, it.default_limit)).collect()
+    /// Every power sensor.
+    pub(crate) fn sensors(&self) -> Arc<Mutex<Sensors>> {
+        Arc::clone(&self.sensors)
+    }
+
+    /// What is known of each card's power, by its id.
+    pub(crate) fn baselines(&self) -> BTreeMap<String, Baselines> {
+        lock(&self.state).meter.baselines()
+    }
+
+    /// Whether it is still to be watched how often sensors change. Once a run: the first who asks is to do it.
+    pub(crate) fn wants_refresh(&self) -> bool {
+        let mut state = lock(&self.state);
+        let wanted = state.periods.is_none();
+        state.periods.get_or_insert_default();
+        wanted
+    }
+
+    /// How often sensors were seen to change.
+    pub(crate) fn refreshes(&self, periods: BTreeMap<String, Duration>) {
+        lock(&self.state).periods = Some(periods);
+    }
+
+    /// How often sensors were seen to change.
+    pub(crate) fn periods(&self) -> BTreeMap<String, Duration> {
+        lock(&self.state).periods.clone().unwrap_or_default()
     }
 
     /// For `doctor`; blocks for milliseconds.
     pub(crate) async fn findings(&self) -> Vec<Finding> {
-        let gpus = Arc::clone(&self.gpus);
-        tokio::task::spawn_blocking(move || lock(&gpus).findings()).await.unwrap_or_default()
+        let sensors = Arc::clone(&self.sensors);
+        tokio::task::spawn_blocking(move || lock(&sensors).gpus().findings()).await.unwrap_or_default()
     }
 
     /// Reads every card, unless that was done a moment ago.
@@ -99,8 +124,10 @@ impl Cards {
         if lock(&self.state).read_at.is_some_and(recent) {
             return;
         }
-        let gpus = Arc::clone(&self.gpus);
-        let Ok(readings) = tokio::task::spawn_blocking(move || lock(&gpus).read()).await else { return };
+        let sensors = Arc::clone(&self.sensors);
+        let Ok(readings) = tokio::task::spawn_blocking(move || lock(&sensors).gpus().read()).await else {
+            return;
+        };
         let mut seen = lock(&self.state);
         let mut latest = Vec::with_capacity(readings.len());
         for reading in readings {
@@ -127,12 +154,15 @@ impl Cards {
         }
     }
 
-    pub(crate) fn request_began(&self, id: RequestId, place: Place, at: Instant) {
-        lock(&self.state).meter.begin(id, place, at);
+    pub(crate) fn request_began(&self, id: RequestId, task: Task, at: Instant) {
+        lock(&self.state).meter.begin(id, task, at);
     }
 
-    pub(crate) fn request_went_on(&self, id: RequestId, usage: Usage) {
-        lock(&self.state).meter.progress(id, usage.prompt, usage.completion);
+    /// `cached` prompt tokens were known from before and cost nothing.
+    pub(crate) fn request_went_on(&self, id: RequestId, usage: Usage, cached: u32) {
+        let tokens =
+            Tokens { prompt: usage.prompt.saturating_sub(cached), cached, completion: usage.completion };
+        lock(&self.state).meter.progress(id, tokens);
     }
 
     pub(crate) fn request_ended(&self, id: RequestId, at: Instant) -> Energy {
@@ -141,8 +171,8 @@ impl Cards {
 
     /// On which cards the server that listens on this port of this machine computes.
     pub(crate) async fn under(&self, port: u16) -> Place {
-        let gpus = Arc::clone(&self.gpus);
-        let look = move || Some((serving(port)?, lock(&gpus).processes()));
+        let sensors = Arc::clone(&self.sensors);
+        let look = move || Some((serving(port)?, lock(&sensors).gpus().processes()));
         let Ok(Some((server, users))) = tokio::task::spawn_blocking(look).await else {
             return Place::Anywhere;
         };
@@ -163,12 +193,9 @@ impl Cards {
         lock(&self.state).peak = None;
     }
 
-    /// The session's peak over ten seconds, and the cap at its end.
-    pub(crate) fn end_session(&self) -> (Option<Milliwatts>, Option<Milliwatts>) {
-        let mut seen = lock(&self.state);
-        let caps: Option<Vec<Milliwatts>> = seen.latest.iter().map(|it| it.limit).collect();
-        let cap = caps.filter(|caps| !caps.is_empty()).map(|caps| caps.into_iter().sum());
-        (seen.peak.take(), cap)
+    /// The session's peak over ten seconds.
+    pub(crate) fn end_session(&self) -> Option<Milliwatts> {
+        lock(&self.state).peak.take()
     }
 
     pub(crate) fn any(&self) -> bool {
@@ -227,6 +254,7 @@ impl Node {
         let mut standing = self.standing.subscribe();
         loop {
             self.cards.read().await;
+            self.governing.again.notify_one();
             self.note_readings();
             let pause = self.pace();
             tokio::select! {
@@ -268,7 +296,10 @@ impl Node {
             self.decide();
         }
         let now = clock::now();
-        let samples = self.cards.samples(now.unix(), *self.slots.shared().borrow());
+        let mut samples = self.cards.samples(now.unix(), *self.slots.shared().borrow());
+        for (sample, view) in samples.iter_mut().zip(self.gpu_views()) {
+            sample.cap_mw = view.cap_mw;
+        }
         if self.events.receiver_count() > 0 {
             samples.iter().for_each(|it| self.tell(Event::Sample(it.clone())));
         }
@@ -288,12 +319,15 @@ impl Node {
         if split.shared().0 == 0 {
             return;
         }
+        let at = clock::now().unix();
+        self.governing.add_used(clock::now().local().date(), split.shared());
+        let cost = self.cost_of(split.shared(), at, at);
         drop(self.store.add_energy(EnergyInterval {
             day,
             session,
             split: EnergySplit { answering: split.answering, waiting: split.waiting, awake: split.awake },
             label: split.label,
-            cost: None,
+            cost,
         }));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use idlewatt_control::{LastYield, Reason};
 use idlewatt_core::policy::{Decision, HostPause, Inputs, State};
 use idlewatt_core::{Now, sentence};
-use idlewatt_protocol::{PauseCode, UnixMillis};
+use idlewatt_protocol::{Milliwatts, PauseCode, UnixMillis};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,7 @@ impl Node {
             presence: *self.presence.readings().borrow(),
             pause: self.pause.borrow().map(|it| HostPause { until: it.until }),
             hottest_c: self.cards.hottest_c(),
+            power: self.governing.stops_sharing(),
             own_use: *self.slots.own().borrow() > 0,
             shared,
             ready,
@@ -126,7 +127,9 @@ impl Node {
             it.yielding = Some(seen_at);
             session = it.session.take();
         });
-        let (peak, cap) = self.cards.end_session();
+        let peak = self.cards.end_session();
+        let caps: Option<Vec<Milliwatts>> = self.gpu_views().iter().map(|it| it.cap_mw).collect();
+        let cap = caps.filter(|caps| !caps.is_empty()).map(|caps| caps.into_iter().sum());
         self.tasks.spawn(async move {
             // The sender lives as long as the node.
             drop(running.wait_for(|running| *running == 0).await);

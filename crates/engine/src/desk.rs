@@ -12,9 +12,9 @@ use tokio::sync::broadcast;
 use crate::config::{self, Config};
 use crate::deciding::{KeptPause, PAUSE};
 use crate::door::Resident;
+use crate::money::{row_with_money, with_money};
 use crate::node::Node;
 use crate::problem::of_store;
-use crate::status::with_money;
 use crate::{clock, receipts};
 
 /// The node as screens meet it.
@@ -66,11 +66,15 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
         }
         Request::Requests { limit, before } => {
             let limit = between(limit, 1, 1000)?;
-            Response::Requests(kept(node.store.requests(limit, before, now.unix()).await)?)
+            let rows = kept(node.store.requests(limit, before, now.unix()).await)?;
+            let config = node.config();
+            Response::Requests(rows.into_iter().map(|it| row_with_money(it, config.settings())).collect())
         }
         Request::RequestDetail { id } => {
             let found = kept(node.store.request(id, now.unix()).await)?;
-            Response::RequestDetail(Box::new(found.ok_or_else(|| no_request(id))?))
+            let mut found = found.ok_or_else(|| no_request(id))?;
+            found.row = row_with_money(found.row, node.config().settings());
+            Response::RequestDetail(Box::new(found))
         }
         Request::Receipt { id } => {
             kept(node.store.request(id, now.unix()).await)?.ok_or_else(|| no_request(id))?;
@@ -179,6 +183,7 @@ fn take_settings(node: &Arc<Node>, config: Config) -> Response {
     let entries = config.entries();
     node.config.send_replace(Arc::new(config));
     node.settled("config");
+    node.governing.look_in(node.cap_places());
     if let Some(places) = places {
         node.cards.look_in(&places);
         node.reread.notify_one();

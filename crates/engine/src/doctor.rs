@@ -1,9 +1,10 @@
 //! What was found on this machine, what is missing, and what to do about it.
 
-use idlewatt_control::{Check, CheckLevel, Doctor, NetworkState};
+use idlewatt_control::{Actuator, Check, CheckLevel, Doctor, NetworkState};
+use idlewatt_core::sentence;
 use idlewatt_devices::{Level, Machine};
-use idlewatt_protocol::Milliwatts;
 
+use crate::clock;
 use crate::node::Node;
 
 impl Node {
@@ -28,8 +29,8 @@ impl Node {
             };
             put("gpu", level, finding.what, finding.action);
         }
-        for (what, action) in self.cards_above_cap() {
-            put("gpu", Warning, what, Some(action));
+        for (level, what) in self.holders() {
+            put("power", level, what, None);
         }
 
         let sight = self.presence.sight();
@@ -100,37 +101,24 @@ impl Node {
         Doctor { version: env!("CARGO_PKG_VERSION").to_owned(), checks }
     }
 
-    /// Cards that may draw more than the host wants, because this version sets no limit itself.
-    fn cards_above_cap(&self) -> Vec<(String, String)> {
+    /// Who holds each card's cap, and how somebody better could.
+    fn holders(&self) -> Vec<(CheckLevel, String)> {
         let config = self.config();
-        let settings = config.settings();
-        let cards = self.cards.limits();
-        let together: Option<Milliwatts> = cards.iter().map(|(_, limit, _)| *limit).sum();
-        let machine = settings.machine_cap.zip(together).filter(|(wanted, limit)| limit > wanted);
-        let machine = machine.map(|(wanted, limit)| {
-            let (limit, wanted) = (limit.0 / 1000, wanted.0 / 1000);
-            (
-                format!(
-                    "All cards together may draw {limit} W; your machine cap is {wanted} W, and nothing holds them \
-                     there yet."
-                ),
-                "Lower the caps of single cards until they add up to it.".to_owned(),
-            )
-        });
-        cards
+        self.gpu_powers(config.settings(), &clock::now())
             .into_iter()
-            .filter_map(|(id, limit, default)| {
-                let wanted = settings.cap.of(&id, default)?;
-                let limit = limit.filter(|limit| *limit > wanted)?;
-                let (limit, wanted) = (limit.0 / 1000, wanted.0 / 1000);
-                Some((
-                    format!(
-                        "{id} may draw {limit} W; your cap is {wanted} W, and nothing holds it there yet."
-                    ),
-                    format!("Tell the driver: `sudo nvidia-smi -i {id} -pl {wanted}`."),
-                ))
+            .filter(|it| !it.actuator_text.is_empty())
+            .map(|it| {
+                let level = match it.actuator {
+                    Actuator::Hardware => CheckLevel::Good,
+                    Actuator::DutyCycle | Actuator::Admission => CheckLevel::Note,
+                    Actuator::Nobody if it.asleep => CheckLevel::Note,
+                    Actuator::Nobody => CheckLevel::Warning,
+                };
+                let cap = it.binding.map_or_else(String::new, |limit| {
+                    format!(" at most {} W.", sentence::whole_watts(limit.cap_mw))
+                });
+                (level, format!("{}:{cap} {}", it.gpu.name, it.actuator_text))
             })
-            .chain(machine)
             .collect()
     }
 }

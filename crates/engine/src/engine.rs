@@ -87,6 +87,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).keep_writing());
         tasks.spawn(Arc::clone(&node).keep_looking());
         tasks.spawn(Arc::clone(&node).keep_reading());
+        tasks.spawn(Arc::clone(&node).keep_governing());
         tasks.spawn(Arc::clone(&node).keep_showing());
         tasks.spawn(Arc::clone(&node).find_identity());
         tasks.spawn(Arc::clone(&node).keep_circle());
@@ -140,6 +141,7 @@ impl Engine {
         }
         node.stop.cancel();
         drop(timeout(LAST_WORDS, node.tasks.wait()).await);
+        drop(timeout(LAST_WORDS, node.governing.close()).await);
         node.keep_energy(None, clock::now().day());
         if let Err(error) = node.store.flush().await {
             tracing::error!(%error, "the last entries may not be on disk");
@@ -165,6 +167,7 @@ async fn assemble(
         presence: PresenceReading::Blind,
         pause: None,
         hottest_c: None,
+        power: None,
         own_use: false,
         shared: 0,
         ready: 0,

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::deciding::KeptPause;
 use crate::door::LoginCodes;
+use crate::governing::Governing;
 use crate::home::Home;
 use crate::managed::OwnServer;
 use crate::networks::Networks;
@@ -48,6 +49,7 @@ pub(crate) struct Node {
     pub(crate) slots: Arc<Slots>,
     pub(crate) networks: Networks,
     pub(crate) cards: Cards,
+    pub(crate) governing: Governing,
     pub(crate) presence: idlewatt_presence::Watch,
     pub(crate) circle: Circle,
     /// The llama-server that the node runs itself, where the host wants one.
@@ -149,6 +151,7 @@ impl Node {
             slots: Arc::default(),
             networks: parts.networks,
             cards: parts.cards,
+            governing: Governing::default(),
             presence: parts.presence,
             circle: parts.circle,
             own_server: parts.own_server,

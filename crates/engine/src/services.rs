@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use idlewatt_control::{Code, ControlError, Service};
+use idlewatt_core::governor;
 use idlewatt_core::meter::Place;
 use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, ServiceOffer};
 use idlewatt_servers::{Found, Model, ModelServer, ProbeReport};
@@ -394,6 +395,24 @@ impl Services {
             (Place::Elsewhere, _) if !known.model.warm => Place::Anywhere,
             (seen, _) => seen,
         };
+    }
+
+    /// Shared services whose servers answer, as the governor sees them. `own` is the address of the node's own server.
+    #[must_use]
+    pub(crate) fn governed(&self, slots: &Slots, own: Option<&Url>) -> Vec<governor::Service> {
+        let services = self.locked();
+        let shared = services.values().filter(|it| it.shared && it.server.is_some());
+        shared
+            .map(|it| governor::Service {
+                id: it.id.clone(),
+                place: it.place.clone(),
+                // Windows has no way to stop a process where it stands.
+                stoppable: cfg!(unix)
+                    && own.is_some_and(|own| is_here(&it.url) && own.port() == it.url.port()),
+                slots: it.model.slots,
+                running: slots.busy(&it.id),
+            })
+            .collect()
     }
 
     /// What networks are offered.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use idlewatt_control::{Event, RequestRow, RowOutcome};
 use idlewatt_core::meter::Place;
+use idlewatt_core::meter::Task;
 use idlewatt_core::work::{Ask, Finished, Head, Piece};
 use idlewatt_networks::host::{Answer, Host, NetworkReport, NotKept};
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted, RefusalCode, State};
@@ -17,9 +18,9 @@ use tokio::sync::watch;
 use crate::answering::{End, Pieces, Question, Step};
 use crate::clock;
 use crate::deciding::for_networks;
+use crate::money::row_with_money;
 use crate::node::Node;
 use crate::services::Known;
-use crate::slots::For;
 
 /// This node towards one network.
 pub(crate) struct NetworkHost {
@@ -47,7 +48,7 @@ impl Host for NetworkHost {
 
     fn state(&self) -> State {
         let offer = self.node.services.offer();
-        let free = offer.iter().map(|it| self.node.slots.free(&it.service, it.slots)).sum();
+        let free = offer.iter().map(|it| self.node.free_slots(&it.service, it.slots)).sum();
         for_networks(&self.node.standing.borrow(), free)
     }
 
@@ -67,7 +68,7 @@ impl Host for NetworkHost {
         if ask.max_tokens > offer.context {
             return Err(RefusalCode::Context);
         }
-        let slot = node.slots.take(&offer.service, offer.slots, For::Network).ok_or(RefusalCode::Busy)?;
+        let slot = node.admit(&offer.service, offer.slots)?;
         // A pause may have come between the first look and the slot; it took back only what was held then.
         if !node.standing.borrow().accepts() {
             return Err(RefusalCode::Paused);
@@ -129,7 +130,8 @@ impl Node {
             return;
         }
         if let Ok(Some(detail)) = self.store.request(id, clock::now().unix()).await {
-            self.tell(Event::Request(Box::new(detail.row)));
+            let row = row_with_money(detail.row, self.config().settings());
+            self.tell(Event::Request(Box::new(row)));
         }
     }
 }
@@ -190,16 +192,17 @@ impl Record {
                 _ => None,
             },
         }));
-        node.cards.request_began(ask.request, known.place.clone(), now.monotonic);
+        let task = Task { service: known.id.clone(), place: known.place.clone(), own: ask.own };
+        node.cards.request_began(ask.request, task, now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
         Self { node: Arc::clone(node), row, begun: now.monotonic, first_piece: None, closed: false }
     }
 
-    fn progress(&mut self, usage: Usage) {
+    fn progress(&mut self, usage: Usage, cached: u32) {
         if self.first_piece.is_none() {
             self.first_piece = Some(Instant::now());
         }
-        self.node.cards.request_went_on(self.row.id, usage);
+        self.node.cards.request_went_on(self.row.id, usage, cached);
     }
 
     /// Ends the record, once.
@@ -210,15 +213,17 @@ impl Record {
         let moment = |ms: u32| UnixMillis(self.row.started.0 + i64::from(ms));
         if !self.closed {
             self.closed = true;
+            let until = moment(timings.total_ms);
+            let cost = energy.total_mj.and_then(|it| self.node.cost_of(it, self.row.started, until));
             let ended = Ended {
                 id: self.row.id,
                 outcome: row_outcome(outcome),
                 started: Some(self.row.started),
                 first_token: timings.first_token_ms.map(moment),
-                ended: moment(timings.total_ms),
+                ended: until,
                 usage,
                 energy,
-                cost: None,
+                cost,
             };
             let (node, first) = (Arc::clone(&self.node), self.node.store.end(ended.clone()));
             tokio::spawn(async move { node.until_kept(first, || node.store.end(ended.clone())).await });
@@ -297,7 +302,7 @@ impl Answer for Answering {
         match self.step().await {
             Some(Step::Piece(piece)) => {
                 self.usage = piece.usage;
-                self.record.progress(piece.usage);
+                self.record.progress(piece.usage, piece.cached);
                 Some(piece)
             }
             _ => None,

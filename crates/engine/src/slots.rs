@@ -88,6 +88,13 @@ impl Slots {
         shared.map(|it| it.taken_back.cancel()).count()
     }
 
+    /// The same for one service.
+    pub(crate) fn take_back_from(&self, service: &str) -> usize {
+        let held = self.locked();
+        let holders = held.services.get(service).map_or(&[][..], Vec::as_slice);
+        holders.iter().filter(|it| it.whose == For::Network).map(|it| it.taken_back.cancel()).count()
+    }
+
     /// Slots of a service in use by networks' requests.
     #[must_use]
     pub(crate) fn busy(&self, service: &str) -> u32 {

@@ -1,13 +1,12 @@
 //! The whole state as screens show it.
 
-use idlewatt_control::{CONTROL_VERSION, Money, Presence, State, Status, Today};
+use idlewatt_control::{CONTROL_VERSION, Presence, State, Status};
 use idlewatt_core::presence::PresenceReading;
 use idlewatt_core::sentence::{self, Scene};
-use idlewatt_core::tariff::{self, Earnings};
 
 use crate::clock;
-use crate::config::Settings;
 use crate::deciding::reason;
+use crate::money::with_money;
 use crate::node::Node;
 
 impl Node {
@@ -50,7 +49,7 @@ impl Node {
                 }
                 PresenceReading::Blind => Presence::Blind,
             },
-            gpus: self.cards.views(),
+            gpus: self.gpu_views(),
             services,
             networks,
             today: with_money(today, config.settings()),
@@ -59,19 +58,4 @@ impl Node {
             attention: self.notices(),
         }
     }
-}
-
-/// A day's totals with what they come to in the host's currency.
-pub(crate) fn with_money(mut today: Today, settings: &Settings) -> Today {
-    let earnings = Earnings::of(
-        today.earned_ucr,
-        today.energy_mj,
-        settings.tariff.as_ref(),
-        settings.credit_value.as_ref(),
-    );
-    let money = |it: tariff::Money| Money { micros: it.micros, currency: it.currency.as_str().to_owned() };
-    today.gross = earnings.gross.map(money);
-    today.cost = earnings.cost.map(money);
-    today.net = earnings.net.map(money);
-    today
 }

@@ -24,6 +24,14 @@ pub enum PauseCode {
     OnBattery,
     /// A GPU is at its temperature limit.
     TooHot,
+    /// A fan is at its limit in quiet hours.
+    TooLoud,
+    /// The day's energy is used.
+    DailyEnergy,
+    /// The host's own work leaves too little of the power cap.
+    HostLoad,
+    /// Nothing that is shared fits under the power cap.
+    CapUnenforceable,
     /// The host's own requests use the model server.
     OwnUse,
     /// No service is shared, or none is ready.
@@ -41,11 +49,14 @@ impl PauseCode {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::PausedByHost | Self::PersonHere | Self::CannotSeeInput | Self::Settling | Self::OwnUse => {
-                Class::Busy
-            }
+            Self::PausedByHost
+            | Self::PersonHere
+            | Self::CannotSeeInput
+            | Self::Settling
+            | Self::HostLoad
+            | Self::OwnUse => Class::Busy,
             Self::OutsideWindow => Class::Schedule,
-            Self::OnBattery | Self::TooHot => Class::Limit,
+            Self::OnBattery | Self::TooHot | Self::TooLoud | Self::DailyEnergy | Self::CapUnenforceable => Class::Limit,
             Self::CannotKeep => Class::Error,
             Self::NothingToShare | Self::NoNetwork | Self::Stopping => Class::Offline,
         }

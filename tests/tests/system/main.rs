@@ -13,6 +13,7 @@ mod main_path;
 mod managed;
 mod mixed_run;
 mod panel;
+mod power;
 mod privacy;
 mod receipts;
 mod sdk;

@@ -8,8 +8,7 @@ use idlewatt_tests::{Hub, Node, claimed, here, python, until};
 use serde_json::{Value, json};
 
 /// The shortest way for a host without a model server: a program, a model, one switch.
-async fn node_with_its_own_server() -> (Node, String) {
-    let node = Node::start();
+pub(crate) async fn node_with_its_own_server(node: Node) -> (Node, String) {
     let program = node.home().join("llama-server");
     let script = here().join("servers/llama_server.py");
     let text = format!("#!/bin/sh\nexec {} {} --threads 1 \"$@\"\n", python().display(), script.display());
@@ -34,7 +33,7 @@ async fn node_with_its_own_server() -> (Node, String) {
 }
 
 /// The process that was told to listen on this port.
-fn server(port: &str) -> Option<u32> {
+pub(crate) fn server(port: &str) -> Option<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok()).find(|pid| {
         let Ok(words) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
@@ -45,7 +44,7 @@ fn server(port: &str) -> Option<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_our_own_serves_and_goes_with_a_pause() {
-    let (node, port) = node_with_its_own_server().await;
+    let (node, port) = node_with_its_own_server(Node::start()).await;
     let hub = Hub::start_with(&[]);
     node.join(&hub, "host").await;
     let consumer = hub.consumer("guest", 1_000);
@@ -78,7 +77,7 @@ async fn a_server_of_our_own_serves_and_goes_with_a_pause() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_engine_leaves_no_server_behind() {
-    let (node, port) = node_with_its_own_server().await;
+    let (node, port) = node_with_its_own_server(Node::start()).await;
     assert!(server(&port).is_some());
     let killed = Command::new("kill").args(["-9", &node.process.id().to_string()]).status().unwrap();
     assert!(killed.success());

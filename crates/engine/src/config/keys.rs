@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use idlewatt_core::tariff::{CreditValue, Tariff};
+use idlewatt_core::tariff::{CreditValue, Prices, Tariff};
 use idlewatt_core::windows::ShareWindows;
 use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
@@ -26,6 +26,8 @@ pub struct Settings {
     pub daily_energy: Option<Millijoules>,
     /// `power.helper`: whether the privileged helper may be asked to set limits.
     pub helper: bool,
+    /// `power.helper_socket`; `None` is its usual place.
+    pub helper_socket: Option<PathBuf>,
     /// `thermal.hot_spot`, °C.
     pub hot_spot_c: i32,
     /// `thermal.fan_limit`, percent, in quiet hours.
@@ -115,6 +117,11 @@ impl Caps {
 }
 
 impl Settings {
+    /// What energy costs when; `None` where the host said nothing about it.
+    pub(crate) fn prices(&self) -> Option<&dyn Prices> {
+        self.tariff.as_ref().map(|it| it as &dyn Prices)
+    }
+
     /// Where to look for cards.
     #[must_use]
     pub fn places(&self) -> Places {
@@ -130,6 +137,7 @@ impl Default for Settings {
             machine_cap: None,
             daily_energy: None,
             helper: true,
+            helper_socket: None,
             hot_spot_c: 95,
             fan_limit: None,
             quiet_hours: ShareWindows::ALWAYS,
@@ -170,6 +178,9 @@ pub(super) const KEYS: &[Rule] = &[
     rule("power.machine_cap", OPEN, |it, text| put(&mut it.machine_cap, optional(text, watts))),
     rule("power.daily_energy", OPEN, |it, text| put(&mut it.daily_energy, optional(text, kilowatt_hours))),
     rule("power.helper", LOCAL, |it, text| put(&mut it.helper, flag(text))),
+    rule("power.helper_socket", LOCAL, |it, text| {
+        put(&mut it.helper_socket, optional(text, |text| Ok(text.into())))
+    }),
     rule("thermal.limit", OPEN, |it, text| put(&mut it.policy.thermal_limit_c, degrees(text))),
     rule("thermal.hot_spot", OPEN, |it, text| put(&mut it.hot_spot_c, degrees(text))),
     rule("thermal.fan_limit", OPEN, |it, text| put(&mut it.fan_limit, optional(text, fan))),

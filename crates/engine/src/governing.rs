@@ -1,0 +1,326 @@
+//! The governor at work: what the cards say and what runs goes to `core::governor`; what it says becomes limits in the
+//! cards, slices of a server of the node's own, and what may start.
+//!
+//! A machine without a card has nothing to govern, and no thread that could.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use idlewatt_core::governor::{Card, Decision, Effect, Governor, Inputs, Settings};
+use idlewatt_core::policy::PowerStop;
+use idlewatt_devices::cap::{CapError, CapPlaces, Caps, Way};
+use idlewatt_protocol::message::RefusalCode;
+use idlewatt_protocol::{Millijoules, Milliwatts};
+use jiff::civil::Date;
+use tokio::sync::{Notify, watch};
+
+use crate::clock;
+use crate::node::{Node, lock};
+use crate::slots::{For, Slot};
+
+/// How often it is looked who may set limits now: the helper may have been installed.
+const LOOKED: Duration = Duration::from_secs(60);
+
+/// The governor and its hands.
+pub(crate) struct Governing {
+    governor: Mutex<Governor>,
+    decided: watch::Sender<Decision>,
+    limits: Mutex<Option<Limits>>,
+    ways: Arc<Mutex<Ways>>,
+    /// What sharing used on a local day.
+    used: Mutex<(Date, Millijoules)>,
+    /// Something changed that it should hear of.
+    pub(crate) again: Arc<Notify>,
+}
+
+/// How each card's limit can be set now, or why not.
+pub(crate) type Ways = BTreeMap<String, Result<Way, CapError>>;
+
+/// The thread that talks to drivers and the helper: they may take their time.
+struct Limits {
+    orders: mpsc::Sender<Order>,
+    thread: JoinHandle<()>,
+}
+
+enum Order {
+    Set { card: String, limit: Option<Milliwatts> },
+    Places(CapPlaces),
+}
+
+impl Default for Governing {
+    fn default() -> Self {
+        let nothing = Decision { cards: Vec::new(), services: Vec::new(), effects: Vec::new(), wake: None };
+        Self {
+            governor: Mutex::default(),
+            decided: watch::Sender::new(nothing),
+            limits: Mutex::default(),
+            ways: Arc::default(),
+            used: Mutex::new((Date::ZERO, Millijoules::ZERO)),
+            again: Arc::default(),
+        }
+    }
+}
+
+impl Governing {
+    /// What holds now.
+    pub(crate) fn decided(&self) -> watch::Ref<'_, Decision> {
+        self.decided.borrow()
+    }
+
+    /// How each card's limit can be set now.
+    pub(crate) fn ways(&self) -> Ways {
+        lock(&self.ways).clone()
+    }
+
+    /// Sharing used this much more on a day.
+    pub(crate) fn add_used(&self, day: Date, energy: Millijoules) {
+        let mut used = lock(&self.used);
+        if used.0 != day {
+            *used = (day, Millijoules::ZERO);
+        }
+        used.1 += energy;
+    }
+
+    /// Of a service's slots, how many its cap leaves.
+    pub(crate) fn leaves(&self, service: &str, slots: u32) -> u32 {
+        let decided = self.decided();
+        decided.services.iter().find(|it| it.service == service).map_or(slots, |it| it.slots.min(slots))
+    }
+
+    /// Why nothing that is shared can be answered, where the reason does not pass within seconds.
+    pub(crate) fn stops_sharing(&self) -> Option<PowerStop> {
+        let decided = self.decided();
+        let mut stops = decided.services.iter().map(|it| it.refusal.and_then(PowerStop::of));
+        let first = stops.next()??;
+        stops.all(|it| it.is_some()).then_some(first)
+    }
+
+    fn set(&self, card: String, limit: Option<Milliwatts>) {
+        if let Some(limits) = &*lock(&self.limits) {
+            drop(limits.orders.send(Order::Set { card, limit }));
+        }
+    }
+
+    /// Looks for cards in other places from now on.
+    pub(crate) fn look_in(&self, places: CapPlaces) {
+        if let Some(limits) = &*lock(&self.limits) {
+            drop(limits.orders.send(Order::Places(places)));
+        }
+    }
+
+    fn start(&self, places: CapPlaces) {
+        let mut limits = lock(&self.limits);
+        if limits.is_some() {
+            return;
+        }
+        let (orders, received) = mpsc::channel();
+        let (ways, again) = (Arc::clone(&self.ways), Arc::clone(&self.again));
+        let thread = std::thread::Builder::new()
+            .name("power limits".into())
+            .spawn(move || keep_limits(places, &received, &ways, &again));
+        match thread {
+            Ok(thread) => *limits = Some(Limits { orders, thread }),
+            Err(error) => tracing::error!(%error, "no thread for power limits"),
+        }
+    }
+
+    /// Every card gets its own limit back.
+    pub(crate) async fn close(&self) {
+        let limits = lock(&self.limits).take();
+        if let Some(Limits { orders, thread }) = limits {
+            drop(orders);
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+    }
+}
+
+impl Node {
+    /// Governs whenever something changed, and when a moment comes. Ends when the node stops.
+    pub(crate) async fn keep_governing(self: Arc<Self>) {
+        let now = clock::now();
+        let today = self.store.day(&now.day()).await.unwrap_or_default();
+        self.governing.add_used(now.local().date(), today.energy_mj.unwrap_or_default());
+        let mut running = self.slots.shared();
+        let mut standing = self.standing.subscribe();
+        let mut config = self.config.subscribe();
+        loop {
+            if self.cards.any() {
+                self.governing.start(self.cap_places());
+            }
+            self.govern();
+            let wake = self.governing.decided().wake;
+            let later = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep_until(wake.at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.governing.again.notified() => {}
+                _ = running.changed() => {}
+                _ = standing.changed() => {}
+                _ = config.changed() => {}
+                () = later => {}
+            }
+        }
+    }
+
+    /// Where limits are set from.
+    pub(crate) fn cap_places(&self) -> CapPlaces {
+        let config = self.config();
+        let settings = config.settings();
+        CapPlaces {
+            cards: settings.places(),
+            helper: settings
+                .helper
+                .then(|| settings.helper_socket.clone().unwrap_or_else(CapPlaces::usual_helper)),
+            state: self.home.data.clone(),
+        }
+    }
+
+    /// Takes a slot of a service for a network's request, where the cap leaves one.
+    pub(crate) fn admit(self: &Arc<Self>, service: &str, slots: u32) -> Result<Slot, RefusalCode> {
+        // Held until it is charged, so that two requests are not let in on the same energy.
+        let mut governor = lock(&self.governing.governor);
+        if self.slots.busy(service) >= self.governing.leaves(service, slots) {
+            return Err(RefusalCode::Busy);
+        }
+        let slot = self.slots.take(service, slots, For::Network).ok_or(RefusalCode::Busy)?;
+        self.govern_with(&mut governor);
+        Ok(slot)
+    }
+
+    /// Slots of a service that a network's request could have now.
+    pub(crate) fn free_slots(&self, service: &str, slots: u32) -> u32 {
+        let left = self.governing.leaves(service, slots).saturating_sub(self.slots.busy(service));
+        self.slots.free(service, slots).min(left)
+    }
+
+    fn govern(&self) {
+        self.govern_with(&mut lock(&self.governing.governor));
+    }
+
+    fn govern_with(&self, governor: &mut MutexGuard<'_, Governor>) {
+        let config = self.config();
+        let settings = config.settings();
+        let ways = self.governing.ways();
+        let own_use = *self.slots.own().borrow() > 0;
+        let cards: Vec<Card> = self
+            .cards
+            .latest()
+            .into_iter()
+            .map(|reading| Card {
+                cap: settings.cap.of(&reading.id, reading.default_limit),
+                settable: ways.get(&reading.id).is_some_and(Result::is_ok),
+                own_use,
+                reading,
+            })
+            .collect();
+        let services = if cards.is_empty() {
+            Vec::new()
+        } else {
+            self.services.governed(&self.slots, self.own_server.url().as_ref())
+        };
+        let inputs = Inputs {
+            cards: &cards,
+            services: &services,
+            sharing: self.standing.borrow().accepts(),
+            used: *lock(&self.governing.used),
+        };
+        let limits = Settings {
+            machine_cap: settings.machine_cap,
+            thermal_limit_c: settings.policy.thermal_limit_c,
+            hot_spot_limit_c: settings.hot_spot_c,
+            fan_limit: settings.fan_limit,
+            quiet_hours: settings.quiet_hours.clone(),
+            daily_energy: settings.daily_energy,
+        };
+        let decision = governor.decide(&limits, &inputs, &clock::now());
+        for effect in &decision.effects {
+            self.carry_out(effect.clone());
+        }
+        let before = self.governing.decided.send_replace(decision);
+        let now = self.governing.decided();
+        let slots =
+            |it: &Decision| it.services.iter().map(|it| (it.service.clone(), it.slots)).collect::<Vec<_>>();
+        let kinds = |it: &Decision| {
+            it.services
+                .iter()
+                .map(|it| it.refusal.and_then(PowerStop::of).map(|it| it.code()))
+                .collect::<Vec<_>>()
+        };
+        if kinds(&before) != kinds(&now) {
+            self.redecide.notify_one();
+        }
+        if slots(&before) != slots(&now) {
+            drop(now);
+            self.offer_changed();
+        }
+    }
+
+    fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::SetLimit { card, limit } => self.governing.set(card, limit),
+            // Ten times a second: not worth a line in a log.
+            Effect::Stop { .. } => {
+                if let Some(managed) = self.own_server.running() {
+                    managed.hold();
+                }
+            }
+            Effect::Continue { .. } => {
+                if let Some(managed) = self.own_server.running() {
+                    managed.go_on();
+                }
+            }
+            Effect::Cut { service, why } => {
+                let ended = self.slots.take_back_from(&service);
+                tracing::info!(%service, ?why, requests = ended, "the cap ends shared requests");
+            }
+        }
+    }
+}
+
+fn keep_limits(mut places: CapPlaces, orders: &mpsc::Receiver<Order>, ways: &Mutex<Ways>, again: &Notify) {
+    let mut caps = Caps::new(&places);
+    let look = |caps: &mut Caps| {
+        let found: Ways = caps.cards().into_iter().map(|it| (it.card.id, it.way)).collect();
+        let before = std::mem::replace(&mut *lock(ways), found.clone());
+        if before != found {
+            again.notify_one();
+        }
+    };
+    look(&mut caps);
+    loop {
+        match orders.recv_timeout(LOOKED) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => look(&mut caps),
+            Ok(Order::Set { card, limit }) => {
+                let set = match limit {
+                    Some(limit) => caps.set(&card, limit).map(drop),
+                    None => caps.restore(&card),
+                };
+                match set {
+                    Ok(()) => tracing::info!(%card, limit_mw = limit.map(|it| it.0), "power limit set"),
+                    Err(error) => {
+                        tracing::warn!(%card, %error, "power limit not set");
+                        lock(ways).insert(card, Err(error));
+                        again.notify_one();
+                    }
+                }
+            }
+            Ok(Order::Places(other)) => {
+                if other != places {
+                    places = other;
+                    // The old ones give every card its limit back first.
+                    drop(caps);
+                    caps = Caps::new(&places);
+                    look(&mut caps);
+                }
+            }
+        }
+    }
+}

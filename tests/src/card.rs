@@ -1,0 +1,157 @@
+//! A simulated card (`tests/simnvml`) that draws what a model server really does: little while its process rests or is
+//! stopped, much while it computes. Its own record is the truth that claims are held against.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::binary;
+
+/// How often it looks at the process. Shorter than a slice of a duty cycle.
+const LOOK: Duration = Duration::from_millis(10);
+/// A process that used no processor time for this long rests.
+const RESTS: Duration = Duration::from_millis(50);
+
+/// A card, and the thread that drives it.
+pub struct Card {
+    folder: TempDir,
+    process: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    has_right: bool,
+}
+
+/// What a card draws, watts.
+#[derive(Clone, Copy, Debug)]
+pub struct Draws {
+    /// Without work.
+    pub resting: u32,
+    /// At work, without a limit.
+    pub working: u32,
+}
+
+impl Card {
+    /// A card with these further fields of `simnvml`'s control file. `has_right`: whether an engine may set its limit.
+    #[must_use]
+    pub fn start(draws: Draws, fields: &Value, has_right: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (process, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+        let drive = Drive { folder: folder.path().to_path_buf(), fields: fields.clone() };
+        drive.draw(draws.resting);
+        let (followed, stopped) = (Arc::clone(&process), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let mut drawn = draws.resting;
+            let (mut ticks, mut quiet) = (0, RESTS);
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+                let (held, now) = work(followed.load(Ordering::Relaxed)).unwrap_or((true, ticks));
+                quiet = if now == ticks { quiet + LOOK } else { Duration::ZERO };
+                ticks = now;
+                let wanted = if held || quiet >= RESTS { draws.resting } else { draws.working };
+                if wanted != drawn {
+                    drive.draw(wanted);
+                    drawn = wanted;
+                }
+            }
+        });
+        Self { folder, process, stop, thread: Some(thread), has_right }
+    }
+
+    /// From now on it draws what this process does.
+    pub fn follow(&self, process: u32) {
+        self.process.store(process, Ordering::Relaxed);
+    }
+
+    /// What an engine needs in its environment to see it.
+    #[must_use]
+    pub fn session(&self) -> Vec<(&'static str, String)> {
+        let mut session = vec![("IDLEWATT_SIMNVML", self.folder.path().join("simnvml.json").display().to_string())];
+        if self.has_right {
+            session.push(("IDLEWATT_SIMNVML_RIGHT", "1".into()));
+        }
+        session
+    }
+
+    /// The library, for `devices.nvml`.
+    #[must_use]
+    pub fn library() -> PathBuf {
+        binary("libidlewatt_simnvml.so")
+    }
+
+    /// The true energy from a moment on: seconds since then, and joules since then, every 10 ms or so.
+    #[must_use]
+    pub fn truth(&self, since: SystemTime) -> Vec<(f64, f64)> {
+        let text = fs::read_to_string(self.folder.path().join("simnvml.csv")).unwrap_or_default();
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let rows = text.lines().filter_map(|line| {
+            let mut columns = line.split(',').map(|column| column.parse::<f64>().ok());
+            let (at, _, _, energy) = (columns.next()??, columns.next()?, columns.next()?, columns.next()??);
+            Some((at / 1e6 - since, energy / 1e3))
+        });
+        let mut rows: Vec<(f64, f64)> = rows.filter(|(at, _)| *at >= 0.0).collect();
+        let first = rows.first().map_or(0.0, |row| row.1);
+        rows.iter_mut().for_each(|row| row.1 -= first);
+        rows
+    }
+
+    /// The highest mean power of any ten seconds, and the mean of all, watts.
+    #[must_use]
+    pub fn powers(&self, since: SystemTime) -> (f64, f64) {
+        const WINDOW: f64 = 10.0;
+        let truth = self.truth(since);
+        let mut from = 0;
+        let mut worst = 0.0_f64;
+        for (at, energy) in &truth {
+            while truth[from].0 < at - WINDOW {
+                from += 1;
+            }
+            let time = at - truth[from].0;
+            // Rows come every 10 ms: a window that is shorter by more began before the record did.
+            if time > WINDOW - 0.05 {
+                worst = worst.max((energy - truth[from].1) / time);
+            }
+        }
+        let mean = truth.last().map_or(0.0, |(at, energy)| energy / at);
+        (worst, mean)
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+struct Drive {
+    folder: PathBuf,
+    fields: Value,
+}
+
+impl Drive {
+    fn draw(&self, watts: u32) {
+        let mut card = self.fields.clone();
+        card["load_w"] = watts.into();
+        let (new, file) = (self.folder.join("new"), self.folder.join("simnvml.json"));
+        fs::write(&new, json!({ "cards": [card] }).to_string()).expect("a control file");
+        fs::rename(new, file).expect("a control file");
+    }
+}
+
+/// Whether a process is stopped where it stands, and the processor time that it used, in ticks.
+fn work(process: u32) -> Option<(bool, u64)> {
+    let text = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;
+    // The name may hold anything; what follows its bracket does not.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let held = fields.next()? == "T";
+    let mut times = fields.skip(10).map(|field| field.parse::<u64>().ok());
+    Some((held, times.next()?? + times.next()??))
+}
