@@ -92,6 +92,7 @@ export const m = {
     tokens: (input: string, output: string) => `${input} tokens read, ${output} written`,
     each: (energy: string) => `${energy} each`,
     energy: 'Energy',
+    energyNone: 'Nothing was used for sharing.',
     energyUnknown: 'Nothing on this machine measures watts, so nothing is claimed.',
     answering: 'answering',
     waiting: 'waiting, model loaded',
