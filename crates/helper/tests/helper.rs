@@ -475,9 +475,17 @@ fn an_engine_without_the_right_sets_through_the_helper() {
     helper.kill();
     assert!(matches!(caps.set(CARD, watts(280)), Err(CapError::HelperSilent { .. })));
     assert!(matches!(caps.cards()[0].way, Err(CapError::HelperSilent { .. })));
+    assert!(matches!(&caps.keep()[..], [(card, CapError::HelperSilent { .. })] if card == CARD));
     let _helper = machine.helper();
     assert_eq!(machine.limit(), OWN);
-    assert_eq!(caps.set(CARD, watts(280)), Ok(watts(280)));
+    assert_eq!(caps.keep(), []);
+    assert_eq!(machine.limit(), 280_000);
+    machine.cards.steer(&control(&json!({"limit_w": 300}))).unwrap();
+    until("the host's own tools set a limit", || {
+        (machine.connect().get().limit.limit_mw == Some(watts(300))).then_some(())
+    });
+    assert_eq!(caps.keep(), []);
+    assert_eq!(machine.limit(), 280_000);
     caps.restore(CARD).unwrap();
     assert_eq!(machine.limit(), OWN);
     caps.set(CARD, watts(280)).unwrap();

@@ -123,9 +123,10 @@ pub struct Caps {
     client: Option<Client>,
     machine: Machine,
     claims: BTreeMap<String, Claim>,
-    /// Why this process cannot set limits, once tried.
+    /// Why this process could not set a limit, when it last tried.
     refused: BTreeMap<String, CapError>,
-    through_helper: BTreeMap<String, Milliwatts>,
+    /// What was set last, and how.
+    wanted: BTreeMap<String, (Milliwatts, Way)>,
 }
 
 impl Caps {
@@ -140,7 +141,7 @@ impl Caps {
             machine: Machine::of(&places.cards),
             claims: BTreeMap::new(),
             refused: BTreeMap::new(),
-            through_helper: BTreeMap::new(),
+            wanted: BTreeMap::new(),
         }
     }
 
@@ -192,34 +193,42 @@ impl Caps {
     }
 
     /// Sets a card's limit, and gives back what the card then keeps to: `limit`, or a little less where the card counts in
-    /// coarser steps. The same limit may be set again and again: it is written only where the card does not keep to it
-    /// (its driver was loaded again, the helper came back).
+    /// coarser steps. It is written only where the card does not keep to it already.
     ///
     /// # Errors
     /// Any of [`CapError`]; the card is then as it was, or has its own limit.
     pub fn set(&mut self, gpu: &str, limit: Milliwatts) -> Result<Milliwatts, CapError> {
         self.claim(gpu)?;
+        let before = self.wanted.remove(gpu);
         // One way a card: what this process holds, the helper must not take for the card's own.
-        if !self.setter.holds(gpu)
-            && let Some(client) = self.client.as_mut().filter(|it| it.is_installed())
-        {
-            let applied = client.set(gpu, limit)?;
-            self.through_helper.insert(gpu.to_owned(), applied);
-            return Ok(applied);
-        }
-        if !may_set() {
-            return Err(CapError::NoPermission);
-        }
-        let applied = self.setter.set(gpu, limit);
+        let client = self.client.as_mut().filter(|it| it.is_installed() && !self.setter.holds(gpu));
+        let (applied, way) = match client {
+            Some(client) => (client.set(gpu, limit), Way::Helper),
+            None if may_set() => (self.setter.set(gpu, limit), Way::Direct),
+            None => (Err(CapError::NoPermission), Way::Direct),
+        };
         match &applied {
-            Err(error @ (CapError::NoPermission | CapError::NotSupported)) => {
-                self.refused.insert(gpu.to_owned(), error.clone());
-            }
-            _ => {
+            Ok(_) => {
                 self.refused.remove(gpu);
+                self.wanted.insert(gpu.to_owned(), (limit, way));
+            }
+            Err(error) => {
+                if matches!(error, CapError::NoPermission | CapError::NotSupported) && way == Way::Direct {
+                    self.refused.insert(gpu.to_owned(), error.clone());
+                }
+                self.wanted.extend(before.map(|it| (gpu.to_owned(), it)));
             }
         }
         applied
+    }
+
+    /// Sets every limit again that a card lost: its driver was loaded again, the helper was started again, the host's own
+    /// tools set another. For once a second while limits are held; without any it does nothing. Gives back those that are
+    /// not held now, and are tried again by the next call.
+    pub fn keep(&mut self) -> Vec<(String, CapError)> {
+        let wanted = self.wanted.clone();
+        let kept = wanted.into_iter().map(|(gpu, (limit, _))| (self.set(&gpu, limit), gpu));
+        kept.filter_map(|(kept, gpu)| Some((gpu, kept.err()?))).collect()
     }
 
     /// Gives a card its own limit back, and the card to whoever wants to govern it.
@@ -227,9 +236,9 @@ impl Caps {
     /// # Errors
     /// When the card does not take it now. It stays to be given back: by the helper, or by [`Caps::cards`].
     pub fn restore(&mut self, gpu: &str) -> Result<(), CapError> {
-        let restored = match self.through_helper.remove(gpu) {
-            Some(_) => self.client.as_mut().map_or(Ok(()), |client| client.restore(gpu)),
-            None => self.setter.restore(gpu),
+        let restored = match self.wanted.remove(gpu) {
+            Some((_, Way::Helper)) => self.client.as_mut().map_or(Ok(()), |client| client.restore(gpu)),
+            _ => self.setter.restore(gpu),
         };
         self.claims.remove(gpu);
         restored

@@ -1,7 +1,8 @@
 //! NVIDIA's limits, by NVML. Setting needs root, laptops' cards answer `NotSupported`.
 //!
 //! Without persistence mode the driver forgets a limit when the last process that uses the card ends, so the library stays
-//! loaded as long as a limit is held; with none held it is let go of.
+//! loaded as long as a limit is held. With none held it is let go of, and while every card sleeps it is not loaded at all:
+//! that would wake them.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use nvml_wrapper::{Device, Nvml};
 use super::setter::Limits;
 use super::{CapError, CardLimit};
 use crate::Places;
-use crate::nvidia::{is_lost, milliwatts, sysfs_name};
+use crate::nvidia::{devices, is_lost, is_suspended, milliwatts, sysfs_name};
 
 pub(super) struct Nvidia {
     library: Option<PathBuf>,
@@ -57,6 +58,10 @@ impl Nvidia {
 impl Limits for Nvidia {
     fn cards(&mut self) -> Vec<CardLimit> {
         let sysfs = self.sysfs.clone();
+        let held = devices(&sysfs);
+        if self.loaded.is_none() && !held.is_empty() && held.iter().all(|device| is_suspended(device)) {
+            return Vec::new();
+        }
         let all = self.ask(|nvml| {
             let devices = (0..nvml.device_count()?).map(|index| card(&nvml.device_by_index(index)?, &sysfs));
             devices.collect()
@@ -86,7 +91,7 @@ fn card(device: &Device<'_>, sysfs: &Path) -> Result<CardLimit, NvmlError> {
     let name = device.name().unwrap_or_else(|_| "NVIDIA GPU".into());
     let mut card = CardLimit::silent(&device.uuid()?, &name);
     let pci = device.pci_info().ok().and_then(|pci| sysfs_name(&pci.bus_id));
-    if pci.is_some_and(|pci| sleeps(&sysfs.join("bus/pci/devices").join(pci))) {
+    if pci.is_some_and(|pci| is_suspended(&sysfs.join("bus/pci/devices").join(pci))) {
         card.asleep = true;
         return Ok(card);
     }
@@ -97,16 +102,6 @@ fn card(device: &Device<'_>, sysfs: &Path) -> Result<CardLimit, NvmlError> {
         card.max_mw = Some(milliwatts(range.max_limit));
     }
     Ok(card)
-}
-
-#[cfg(target_os = "linux")]
-fn sleeps(device: &Path) -> bool {
-    matches!(crate::sysfs::Sleep::of(device).sleeps(), Ok(true))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sleeps(_device: &Path) -> bool {
-    false
 }
 
 fn refusal(error: &NvmlError) -> CapError {

@@ -48,6 +48,10 @@ impl Originals {
         self.open.iter().flat_map(|open| open.cards.keys().cloned()).collect()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.cards.is_empty())
+    }
+
     /// Reads what an earlier process left, if it left anything.
     pub(super) fn look(&mut self) -> Result<(), CapError> {
         if self.open.is_none() && self.file().exists() { self.open().map(drop) } else { Ok(()) }

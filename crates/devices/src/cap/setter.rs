@@ -19,7 +19,7 @@ pub(super) trait Limits: Send {
     /// Writes a limit into a card.
     fn write(&mut self, card: &str, limit: Milliwatts) -> Result<(), CapError>;
 
-    /// No limit is set any more: what was kept open for that may be closed.
+    /// No limit is held: what was kept open for that may be closed.
     fn rest(&mut self) {}
 }
 
@@ -44,7 +44,7 @@ impl Setter {
 
     /// Every card that has a limit or could have one.
     pub fn cards(&mut self) -> Vec<CardLimit> {
-        self.look().map(|(_, card)| card).collect()
+        self.look().into_iter().map(|(_, card)| card).collect()
     }
 
     /// One card.
@@ -110,8 +110,8 @@ impl Setter {
         }
         tracing::info!(card = id, limit_mw = original.0, "the card's own limit is back");
         self.originals.forget(id)?;
-        if self.originals.cards().is_empty() {
-            self.vendors.iter_mut().for_each(|vendor| vendor.rest());
+        if self.originals.is_empty() {
+            self.vendors[vendor].rest();
         }
         Ok(())
     }
@@ -142,23 +142,25 @@ impl Setter {
     }
 
     fn find(&mut self, id: &str) -> Result<(usize, CardLimit), CapError> {
-        let found = self.look().find(|(_, card)| card.id == id);
+        let found = self.look().into_iter().find(|(_, card)| card.id == id);
         found.ok_or_else(|| CapError::UnknownCard { gpu: id.to_owned() })
     }
 
     /// Every card, with which vendor's it is.
-    fn look(&mut self) -> impl Iterator<Item = (usize, CardLimit)> {
-        let (vendors, originals) = (&mut self.vendors, &self.originals);
-        vendors.iter_mut().enumerate().flat_map(move |(vendor, limits)| {
-            limits.cards().into_iter().map(move |mut card| {
-                if card.min_mw.is_some() && card.max_mw.is_none() {
-                    // A driver that does not tell the highest limit is never asked for more than the card had.
-                    let own = originals.of(&card.id).filter(|it| *it != Milliwatts::ZERO);
-                    card.max_mw = own.or(card.limit_mw);
-                }
-                (vendor, card)
-            })
-        })
+    fn look(&mut self) -> Vec<(usize, CardLimit)> {
+        let mut found = Vec::new();
+        for (vendor, limits) in self.vendors.iter_mut().enumerate() {
+            found.extend(limits.cards().into_iter().map(|card| (vendor, card)));
+            if self.originals.is_empty() {
+                limits.rest();
+            }
+        }
+        for (_, card) in found.iter_mut().filter(|(_, card)| card.min_mw.is_some() && card.max_mw.is_none()) {
+            // A driver that does not tell the highest limit is never asked for more than the card had.
+            let own = self.originals.of(&card.id).filter(|it| *it != Milliwatts::ZERO);
+            card.max_mw = own.or(card.limit_mw);
+        }
+        found
     }
 }
 
