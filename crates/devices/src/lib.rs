@@ -6,6 +6,8 @@
 
 #[cfg(target_os = "linux")]
 mod amd;
+#[cfg(target_os = "macos")]
+mod apple;
 mod battery;
 pub mod cap;
 #[cfg(target_os = "linux")]
@@ -29,6 +31,8 @@ mod process;
 mod sensors;
 #[cfg(target_os = "linux")]
 mod sysfs;
+#[cfg(any(windows, test))]
+mod wddm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,6 +100,8 @@ impl Gpus {
             Box::new(amd::Amd::new(places)),
             #[cfg(target_os = "linux")]
             Box::new(intel::Intel::new(places)),
+            #[cfg(target_os = "macos")]
+            Box::new(apple::Apple::new()),
         ];
         Self { vendors }
     }

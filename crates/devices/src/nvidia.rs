@@ -1,20 +1,25 @@
 //! NVIDIA cards by NVML, which is loaded at run time: its absence is a normal state.
 //!
-//! Field 186 is the power of this instant; where a card does not know it, `power_usage` is an average over about a
-//! second on Ampere and newer, and instantaneous before. A card that sleeps (Linux runtime power management) is not
-//! woken to be looked at.
+//! Field 186 is the power of this instant; where a card does not know it, field 185 is an average over about a second, and so
+//! is `power_usage` on Ampere and newer (before, it is instantaneous). A card that sleeps (Linux runtime power management)
+//! is not woken to be looked at; while all of them sleep NVML is not even loaded, which would wake them.
+//!
+//! A card that fell off the bus, a driver that was loaded again and a card that was plugged in are all seen by loading NVML
+//! anew: its handles stay what they were.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use idlewatt_core::device::{GpuReading, Power, Scope, Sensor};
+use idlewatt_core::device::{GpuReading, LimitRange, Power, Scope, Sensor};
 use idlewatt_protocol::{Millijoules, Milliwatts};
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::device::{DeviceArchitecture, SampleValue, UsedGpuMemory};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
-use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_POWER_INSTANT;
+use nvml_wrapper::sys_exports::field_id::{
+    NVML_FI_DEV_MEMORY_TEMP, NVML_FI_DEV_POWER_AVERAGE, NVML_FI_DEV_POWER_INSTANT,
+};
 use nvml_wrapper::{Device, Nvml};
 
 use crate::{CardError, Finding, GpuProcess, Level, Places, Vendor, finding};
@@ -22,13 +27,25 @@ use crate::{CardError, Finding, GpuProcess, Level, Places, Vendor, finding};
 pub(crate) struct Nvidia {
     places: Places,
     driver: Driver,
-    /// When to load the driver again, because it is absent or a card is lost: handles of a lost card stay lost.
-    load_at: Option<Instant>,
+    /// When to look whether cards came or went, and whether a driver that is absent is there now.
+    look_at: Instant,
+    /// A card is lost, and its handle stays lost: the driver is loaded again at the next look.
+    lost: bool,
+    /// The folders of the driver's devices when it was loaded.
+    devices: Vec<PathBuf>,
+    /// Who knows what NVML does not on Windows.
+    #[cfg(windows)]
+    wddm: crate::wddm::Wddm,
 }
 
 enum Driver {
-    Loaded { nvml: Box<Nvml>, cards: Vec<Card> },
+    Loaded {
+        nvml: Box<Nvml>,
+        cards: Vec<Card>,
+    },
     Absent(NvmlError),
+    /// It is there, and so are its cards, all of which sleep.
+    Asleep,
 }
 
 /// What does not change while the driver is loaded.
@@ -39,8 +56,12 @@ struct Card {
     /// The card's folder below `bus/pci/devices`.
     pci: Option<String>,
     default_limit: Option<Milliwatts>,
+    limit_range: Option<LimitRange>,
+    fans: u32,
     /// Whether `power_usage` averages.
     averages: bool,
+    /// Whether its chip looks at its power only a part of the time.
+    looks_away: bool,
 }
 
 impl Nvidia {
@@ -48,27 +69,39 @@ impl Nvidia {
         let mut this = Self {
             places: places.clone(),
             driver: Driver::Absent(NvmlError::Uninitialized),
-            load_at: Some(Instant::now()),
+            look_at: Instant::now(),
+            lost: false,
+            devices: Vec::new(),
+            #[cfg(windows)]
+            wddm: crate::wddm::Wddm::new(),
         };
         this.look_again();
         this
     }
 
     fn look_again(&mut self) {
-        if self.load_at.is_some_and(|at| at <= Instant::now()) {
-            self.load_at = None;
-            // The old handle goes first: NVML counts its users, and only the last one's end forgets a lost card.
-            self.driver = Driver::Absent(NvmlError::Uninitialized);
-            self.driver = Driver::load(self.places.nvml.as_deref());
-            if let Driver::Absent(problem) = &self.driver {
-                tracing::debug!(%problem, "no NVML");
-                self.retry_later();
-            }
+        let now = Instant::now();
+        if self.look_at > now {
+            return;
         }
-    }
-
-    fn retry_later(&mut self) {
-        self.load_at.get_or_insert(Instant::now() + self.places.retry);
+        self.look_at = now + self.places.retry;
+        let devices = devices(&self.places.sysfs);
+        let loaded = matches!(self.driver, Driver::Loaded { .. });
+        if loaded && !self.lost && devices == self.devices {
+            return;
+        }
+        self.lost = false;
+        if !loaded && !devices.is_empty() && devices.iter().all(|device| is_suspended(device)) {
+            self.driver = Driver::Asleep;
+            return;
+        }
+        // The old handle goes first: NVML counts its users, and only the last one's end forgets a lost card.
+        self.driver = Driver::Absent(NvmlError::Uninitialized);
+        self.driver = Driver::load(self.places.nvml.as_deref());
+        self.devices = devices;
+        if let Driver::Absent(problem) = &self.driver {
+            tracing::debug!(%problem, "no NVML");
+        }
     }
 }
 
@@ -77,29 +110,33 @@ impl Vendor for Nvidia {
         self.look_again();
         let Driver::Loaded { nvml, cards } = &self.driver else { return Vec::new() };
         let readings: Vec<_> = cards.iter().map(|card| card.read(nvml, &self.places.sysfs)).collect();
-        if readings.iter().any(|reading| reading.as_ref().is_err_and(|error| error.lost)) {
-            self.retry_later();
-        }
+        self.lost |= readings.iter().any(|reading| reading.as_ref().is_err_and(|error| error.lost));
         readings
     }
 
     fn sensors(&mut self) -> Vec<Sensor> {
         self.look_again();
-        let Driver::Loaded { cards, .. } = &self.driver else { return Vec::new() };
-        cards.iter().map(Card::sensor).collect()
+        let Driver::Loaded { nvml, cards } = &self.driver else { return Vec::new() };
+        cards.iter().map(|card| card.sensor(nvml, &self.places.sysfs)).collect()
     }
 
     fn processes(&mut self) -> Vec<GpuProcess> {
         self.look_again();
         let Driver::Loaded { nvml, cards } = &self.driver else { return Vec::new() };
         let awake = cards.iter().filter(|card| !card.sleeps(&self.places.sysfs));
-        awake.flat_map(|card| card.processes(nvml).unwrap_or_default()).collect()
+        let processes = awake.flat_map(|card| card.processes(nvml).unwrap_or_default()).collect();
+        #[cfg(windows)]
+        let processes = with_memory(processes, cards, &self.wddm.vram());
+        processes
     }
 
     fn findings(&mut self) -> Vec<Finding> {
         let readings = self.read();
         let driver = match &self.driver {
             Driver::Absent(problem) => absent(problem),
+            Driver::Asleep => {
+                Finding::new(Level::Note, "every NVIDIA card sleeps, and is not woken to be looked at")
+            }
             Driver::Loaded { cards, .. } if cards.is_empty() => {
                 Finding::new(Level::Note, "the NVIDIA driver is loaded and names no GPU")
             }
@@ -142,29 +179,48 @@ impl Card {
         };
         let device = device.as_ref().ok();
         let architecture = device.and_then(|device| device.architecture().ok());
+        let name = ask(&|device| device.name()).unwrap_or_else(|| "NVIDIA GPU".into());
         Self {
             index,
+            looks_away: LOOK_AWAY.iter().any(|chip| name.contains(chip)),
             id: ask(&|device| device.uuid()).unwrap_or_else(|| format!("nvidia-{index}")),
-            name: ask(&|device| device.name()).unwrap_or_else(|| "NVIDIA GPU".into()),
+            name,
             pci: ask(&|device| device.pci_info().map(|pci| pci.bus_id)).and_then(|id| sysfs_name(&id)),
             default_limit: device.and_then(|it| it.power_management_limit_default().ok()).map(milliwatts),
+            limit_range: device
+                .and_then(|it| it.power_management_limit_constraints().ok())
+                .map(|it| LimitRange { min: milliwatts(it.min_limit), max: milliwatts(it.max_limit) })
+                .filter(|range| range.min < range.max),
+            fans: device.and_then(|it| it.num_fans().ok()).unwrap_or_default(),
             averages: !matches!(architecture, Some(Kepler | Maxwell | Pascal | Volta | Turing)),
         }
     }
 
-    fn sensor(&self) -> Sensor {
+    fn sensor(&self, nvml: &Nvml, sysfs: &Path) -> Sensor {
+        let reading = self.read(nvml, sysfs).ok().filter(|reading| !reading.asleep);
+        let told = |reading: GpuReading| {
+            let power = reading.power.map(|power| match power.averaged {
+                true => "power averaged over about a second",
+                false => "instantaneous power",
+            });
+            let told: Vec<_> = power.into_iter().chain(reading.energy.map(|_| "energy counter")).collect();
+            format!("NVML: {}", if told.is_empty() { "no power".to_owned() } else { told.join(", ") })
+        };
         Sensor {
             id: self.id.clone(),
             name: self.name.clone(),
             scope: Scope::Board,
-            method: "NVML: power and energy counter".into(),
-            leaves_out: None,
+            method: reading.map_or_else(|| "NVML; the card sleeps or is lost".to_owned(), told),
+            leaves_out: self.looks_away.then(|| {
+                "three quarters of the time: this chip looks at its power a quarter of the time only (arXiv 2312.02741)".into()
+            }),
         }
     }
 
     fn read(&self, nvml: &Nvml, sysfs: &Path) -> Result<GpuReading, CardError> {
         let blank = GpuReading {
             default_limit: self.default_limit,
+            limit_range: self.limit_range,
             ..GpuReading::silent(&self.id, &self.name, Instant::now())
         };
         if self.sleeps(sysfs) {
@@ -176,16 +232,24 @@ impl Card {
     }
 
     fn fill(&self, device: &Device<'_>, blank: GpuReading) -> Result<GpuReading, NvmlError> {
-        let memory = known(device.memory_info())?;
+        let (memory, temperature) = (device.memory_info(), device.temperature(TemperatureSensor::Gpu));
+        // After its driver was loaded again a handle may know nothing any more, and NVML has no better word for it.
+        if matches!((&memory, &temperature), (Err(NvmlError::Unknown), Err(NvmlError::Unknown))) {
+            return Err(NvmlError::GpuLost);
+        }
+        let memory = known(memory)?;
+        let [instant, average, memory_temperature] = fields(device)?;
         Ok(GpuReading {
-            power: self.power(device)?,
+            power: self.power(device, instant, average)?,
             // Read at the same moment as the power, so that the meter can hold one against the other.
             at: Instant::now(),
             energy: known(device.total_energy_consumption())?
                 .and_then(|mj| i64::try_from(mj).ok())
                 .map(Millijoules),
-            temperature_c: known(device.temperature(TemperatureSensor::Gpu))?
-                .and_then(|c| i32::try_from(c).ok()),
+            temperature_c: known(temperature)?.and_then(|c| i32::try_from(c).ok()),
+            // The only hot spot that NVML tells, and of cards with stacked memory only; the others say zero.
+            hot_spot_c: memory_temperature.filter(|c| *c > 0).and_then(|c| i32::try_from(c).ok()),
+            fan_percent: self.fastest_fan(device)?,
             vram_used: memory.as_ref().map(|memory| memory.used),
             vram_total: memory.as_ref().map(|memory| memory.total),
             utilisation: known(device.utilization_rates())?.map(|rates| rates.gpu),
@@ -194,17 +258,27 @@ impl Card {
         })
     }
 
-    fn power(&self, device: &Device<'_>) -> Result<Option<Power>, NvmlError> {
-        let fields = known(device.field_values_for(&[FieldId(NVML_FI_DEV_POWER_INSTANT)]))?;
-        let instant = fields.into_iter().flatten().flatten().find_map(|field| match field.value {
-            Ok(SampleValue::U32(mw)) => Some(milliwatts(mw)),
-            _ => None,
-        });
+    fn power(
+        &self,
+        device: &Device<'_>,
+        instant: Option<u32>,
+        average: Option<u32>,
+    ) -> Result<Option<Power>, NvmlError> {
+        let of = |value: u32, averaged| Power { value: milliwatts(value), averaged };
         if let Some(value) = instant {
-            return Ok(Some(Power { value, averaged: false }));
+            return Ok(Some(of(value, false)));
         }
-        let usage = known(device.power_usage())?.map(milliwatts);
-        Ok(usage.map(|value| Power { value, averaged: self.averages }))
+        if self.averages
+            && let Some(value) = average
+        {
+            return Ok(Some(of(value, true)));
+        }
+        Ok(known(device.power_usage())?.map(|value| of(value, self.averages)))
+    }
+
+    fn fastest_fan(&self, device: &Device<'_>) -> Result<Option<u32>, NvmlError> {
+        let fans = (0..self.fans).map(|fan| known(device.fan_speed(fan)));
+        fans.collect::<Result<Vec<_>, _>>().map(|speeds| speeds.into_iter().flatten().max())
     }
 
     fn processes(&self, nvml: &Nvml) -> Result<Vec<GpuProcess>, NvmlError> {
@@ -226,9 +300,7 @@ impl Card {
     }
 
     fn sleeps(&self, sysfs: &Path) -> bool {
-        let Some(pci) = &self.pci else { return false };
-        let status = sysfs.join("bus/pci/devices").join(pci).join("power/runtime_status");
-        fs::read_to_string(status).is_ok_and(|status| status.trim() == "suspended")
+        self.pci.as_ref().is_some_and(|pci| is_suspended(&sysfs.join("bus/pci/devices").join(pci)))
     }
 
     fn error(&self, error: &NvmlError) -> CardError {
@@ -239,6 +311,55 @@ impl Card {
             problem: error.to_string(),
         }
     }
+}
+
+/// Adds what Windows tells of each process's memory.
+#[cfg(windows)]
+fn with_memory(
+    mut processes: Vec<GpuProcess>,
+    cards: &[Card],
+    told: &[(u32, crate::wddm::Slot, u64)],
+) -> Vec<GpuProcess> {
+    for card in cards {
+        let slot = card.pci.as_deref().and_then(crate::wddm::Slot::parse);
+        for (pid, _, bytes) in told.iter().filter(|(_, it, bytes)| Some(*it) == slot && *bytes > 0) {
+            match processes.iter_mut().find(|known| known.gpu == card.id && known.pid == *pid) {
+                Some(known) => known.vram = Some(*bytes),
+                None => processes.push(GpuProcess { gpu: card.id.clone(), pid: *pid, vram: Some(*bytes) }),
+            }
+        }
+    }
+    processes
+}
+
+/// What has power sensors that look a quarter of the time only: arXiv 2312.02741, measured on A100 and H100; the others
+/// carry the same chips.
+const LOOK_AWAY: [&str; 8] = ["A100", "A800", "A30", "H100", "H200", "H800", "H20", "GH200"];
+
+/// Power of this instant, its average, mW, and the memory's temperature, °C: one question to the driver.
+fn fields(device: &Device<'_>) -> Result<[Option<u32>; 3], NvmlError> {
+    const WANTED: [u32; 3] = [NVML_FI_DEV_POWER_INSTANT, NVML_FI_DEV_POWER_AVERAGE, NVML_FI_DEV_MEMORY_TEMP];
+    let told = known(device.field_values_for(&WANTED.map(FieldId)))?.unwrap_or_default();
+    let mut values = told.into_iter().map(|field| match field.ok()?.value {
+        Ok(SampleValue::U32(value)) => Some(value),
+        _ => None,
+    });
+    Ok(WANTED.map(|_| values.next().flatten()))
+}
+
+/// Folders of the devices that the kernel's driver holds; none on other systems.
+pub(crate) fn devices(sysfs: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(sysfs.join("bus/pci/drivers/nvidia")).into_iter().flatten().flatten();
+    let mut devices: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.join("vendor").exists()).collect();
+    devices.sort();
+    devices
+}
+
+/// Reading this wakes nobody.
+pub(crate) fn is_suspended(device: &Path) -> bool {
+    let status = fs::read_to_string(device.join("power/runtime_status"));
+    status.is_ok_and(|status| matches!(status.trim(), "suspended" | "suspending"))
 }
 
 /// A reading that the card, the driver or our rights do not give is `None`; a lost card is an error.
@@ -274,11 +395,10 @@ pub(crate) fn sysfs_name(bus_id: &str) -> Option<String> {
 
 fn absent(problem: &NvmlError) -> Finding {
     match problem {
-        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => Finding::new(
-            Level::Note,
-            "no NVIDIA driver (NVML) is installed; energy is unknown without a sensor",
-        )
-        .act("Install the NVIDIA driver if there is an NVIDIA GPU; otherwise nothing."),
+        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => {
+            Finding::new(Level::Note, "no NVIDIA driver (NVML) is installed")
+                .act("Install the NVIDIA driver if there is an NVIDIA GPU; otherwise nothing.")
+        }
         NvmlError::DriverNotLoaded => {
             Finding::new(Level::Warning, "NVML is installed, but the NVIDIA driver is not loaded")
                 .act("Load the driver (`modprobe nvidia`) or restart; it is found by itself.")

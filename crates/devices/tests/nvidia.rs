@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use idlewatt_core::device::{GpuReading, Power};
 use idlewatt_core::meter::{Meter, Place, Purpose};
-use idlewatt_devices::{Gpus, Level, Places};
+use idlewatt_devices::{Gpus, Level, Places, Sensors};
 use idlewatt_protocol::Milliwatts;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -122,7 +122,7 @@ fn no_driver_is_a_normal_state() {
 #[test]
 fn what_a_card_does_not_tell_is_none_and_the_rest_is_there() {
     let rig = Rig::new(&json!({"cards": [{"faults": {
-        "power": "not_supported", "power_instant": "not_supported", "energy": "no_permission",
+        "power": "not_supported", "power_instant": "not_supported", "power_average": "not_supported", "energy": "no_permission",
         "temperature": "not_supported", "memory": "unknown", "utilisation": "not_supported", "limit": "not_supported",
     }}]}));
     let card = only(&mut rig.gpus());
@@ -185,6 +185,66 @@ fn a_sleeping_card_is_not_woken_to_be_looked_at() {
     assert!(gpus.processes().is_empty());
     fs::write(power.join("runtime_status"), "active\n").unwrap();
     assert!(gpus.read()[0].is_err());
+}
+
+#[test]
+fn while_every_card_sleeps_the_driver_is_not_loaded() {
+    let rig = Rig::new(&json!({"cards": [{"uuid": "GPU-a"}]}));
+    let device = rig.folder.path().join("sys/bus/pci/drivers/nvidia/0000:01:00.0");
+    fs::create_dir_all(device.join("power")).unwrap();
+    fs::write(device.join("vendor"), "0x10de\n").unwrap();
+    fs::write(device.join("power/runtime_status"), "suspended\n").unwrap();
+    let mut gpus = rig.gpus();
+    assert!(gpus.read().is_empty());
+    assert!(gpus.findings()[0].what.contains("sleeps"), "{:?}", gpus.findings());
+    assert!(!rig.folder.path().join("simnvml.csv").exists(), "the driver was loaded");
+    fs::write(device.join("power/runtime_status"), "active\n").unwrap();
+    until("the card that woke", || (gpus.read().len() == 1).then_some(()));
+}
+
+#[test]
+fn a_card_that_is_plugged_in_is_found() {
+    let rig = Rig::new(&json!({"cards": [{"uuid": "GPU-a"}]}));
+    let plug = |address: &str| {
+        let device = rig.folder.path().join("sys/bus/pci/drivers/nvidia").join(address);
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("vendor"), "0x10de\n").unwrap();
+    };
+    plug("0000:01:00.0");
+    let mut gpus = rig.gpus();
+    assert_eq!(gpus.read().len(), 1);
+    rig.steer(&json!({"cards": [{"uuid": "GPU-a"}, {"uuid": "GPU-b", "pci": "00000000:02:00.0"}]}));
+    plug("0000:02:00.0");
+    until("both cards", || (gpus.read().len() == 2).then_some(()));
+}
+
+#[test]
+fn a_handle_that_knows_nothing_after_the_driver_was_loaded_again_is_given_up() {
+    let cards = |faults: Value| json!({"cards": [{"uuid": "GPU-a", "faults": faults}]});
+    let rig = Rig::new(&cards(json!({"memory": "unknown", "temperature": "unknown"})));
+    let mut gpus = rig.gpus();
+    assert!(gpus.read()[0].as_ref().unwrap_err().lost);
+    rig.steer(&cards(json!({})));
+    until("the card", || gpus.read().first().is_some_and(Result::is_ok).then_some(()));
+}
+
+#[test]
+fn a_chip_that_looks_away_says_so_and_the_method_names_what_is_told() {
+    let sensor = |card: Value| Rig::new(&json!({"cards": [card]})).gpus().sensors().remove(0);
+    let h100 = sensor(json!({"name": "NVIDIA H100 PCIe", "architecture": 9}));
+    assert!(h100.leaves_out.is_some_and(|it| it.contains("quarter")));
+    assert_eq!(h100.method, "NVML: instantaneous power, energy counter");
+    let faults = json!({"power_instant": "not_supported", "energy": "not_supported"});
+    let rtx = sensor(json!({"name": "NVIDIA GeForce RTX 3060", "architecture": 7, "faults": faults}));
+    assert_eq!((rtx.method.as_str(), rtx.leaves_out), ("NVML: power averaged over about a second", None));
+}
+
+#[test]
+fn the_refresh_is_measured_as_the_card_has_it() {
+    let rig = Rig::new(&json!({"cards": [{"uuid": "GPU-a", "load_w": 200.0, "refresh_ms": 50}]}));
+    let mut sensors = Sensors::new(&rig.places());
+    let refresh = idlewatt_devices::refresh(Duration::from_millis(800), || sensors.read())["GPU-a"];
+    assert!((Duration::from_millis(35)..Duration::from_millis(80)).contains(&refresh), "{refresh:?}");
 }
 
 #[test]
