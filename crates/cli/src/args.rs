@@ -1,11 +1,13 @@
 //! The command line, as documented in docs/commands.md.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use idlewatt_control::PauseFor;
-use idlewatt_protocol::{Price, RequestId, UnixMillis};
+use idlewatt_protocol::{Milliwatts, Price, RequestId, UnixMillis};
 use jiff::civil::Time;
 use jiff::{SignedDuration, ToSpan, Zoned};
 
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Doctor(Json),
     /// What is happening now, and why.
     Status(Json),
+    /// What the cards draw, what holds them, and where the energy went.
+    Power(Json),
     /// Join a hub by its invite.
     Join {
         /// `idlewatt://join?…`
@@ -82,6 +86,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Run any command and report what it took in joules, by every power sensor of this machine.
+    Measure(Measure),
+    /// Measure what a token of a local model costs in joules, at one power limit or over several.
+    Bench(Bench),
     /// Receipts: who said what about one request.
     #[command(subcommand)]
     Receipt(Receipt),
@@ -102,6 +110,53 @@ pub(crate) enum Command {
     /// End the engine; running requests are handed back first.
     Stop(Json),
 }
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// Seconds between readings, 0.01 to 10.
+    #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// Write every reading as CSV.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: Json,
+    /// The command and its arguments, after `--`. It keeps its terminal, its signals and its exit code; with --json what
+    /// it prints goes to stderr.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What to bench.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The model's name, or an unambiguous part of it.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// How often the workload is run at each power limit, 1 to 20.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) repeats: u32,
+    /// Repeat at several power limits, in watts a card: `150,200,250`; without a list, at 50 to 100 % of what the card
+    /// was made for. The card's own limit is given back at the end.
+    #[arg(long, value_name = "WATTS", num_args = 0..=1, default_missing_value = "", value_parser = limits)]
+    pub(crate) cap_sweep: Option<Limits>,
+    /// Send the report, signed with this node's key, to every hub joined.
+    #[arg(long)]
+    pub(crate) publish: bool,
+    /// Write the report to a file as well; its ending says how: .csv or .json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Measure nothing: check a signed report as a hub gives it out, offline.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "repeats", "cap_sweep", "publish", "out"])]
+    pub(crate) verify: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: Json,
+}
+
+/// Power limits; none are the usual ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits(pub(crate) Vec<Milliwatts>);
 
 /// Machine-readable output.
 #[derive(Clone, Copy, Debug, Args)]
@@ -182,6 +237,27 @@ pub(crate) enum Hub {
     Show,
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "at most 100,000 W")]
+fn limits(text: &str) -> Result<Limits, String> {
+    let watts = |text: &str| {
+        let watts = text.trim().trim_end_matches(['W', 'w']).trim_end().parse::<f64>().ok();
+        let watts = watts.filter(|watts| (1.0..=100_000.0).contains(watts));
+        watts
+            .map(|watts| Milliwatts((watts * 1000.0).round() as i64))
+            .ok_or_else(|| format!("{text:?} is no power in watts"))
+    };
+    let limits: Vec<Milliwatts> = match text {
+        "" => Vec::new(),
+        list => list.split(',').map(watts).collect::<Result<_, _>>()?,
+    };
+    if limits.len() > 32 { Err("at most 32 limits".to_owned()) } else { Ok(Limits(limits)) }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=10.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "a number of seconds, 0.01 to 10".to_owned())
+}
+
 fn duration(text: &str) -> Result<u32, String> {
     let seconds = text.parse::<SignedDuration>().map_err(|error| error.to_string())?.as_secs();
     u32::try_from(seconds)
@@ -236,6 +312,30 @@ mod tests {
         for wrong in ["1.0000001", "-1", "1,5", "1e3", "99999999999999999999", "2000000"] {
             assert!(price(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_are_watts_and_a_list_may_be_left_out() {
+        assert_eq!(
+            limits("150, 200W,250.5"),
+            Ok(Limits([150_000, 200_000, 250_500].map(Milliwatts).to_vec()))
+        );
+        let cli = Cli::try_parse_from(["idlewatt", "bench", "--cap-sweep", "--publish"]).unwrap();
+        let Command::Bench(bench) = cli.command else { panic!() };
+        assert_eq!((bench.cap_sweep, bench.publish), (Some(Limits(Vec::new())), true));
+        for wrong in ["0", "-5", "a", "150,,200", "1e9"] {
+            assert!(limits(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_measured_command_keeps_its_own_options() {
+        let cli =
+            Cli::try_parse_from(["idlewatt", "measure", "--json", "--", "make", "--json", "-j2"]).unwrap();
+        let Command::Measure(measure) = cli.command else { panic!() };
+        assert_eq!(measure.command, ["make", "--json", "-j2"]);
+        assert!(measure.json.json);
+        assert!(Cli::try_parse_from(["idlewatt", "measure", "--json"]).is_err());
     }
 
     #[test]

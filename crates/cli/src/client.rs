@@ -12,12 +12,20 @@ use crate::exit::{Exit, Failure};
 /// # Errors
 /// When none runs, or it answers with an error.
 pub(crate) fn ask(home: &Home, request: &Request) -> Result<Response, Failure> {
-    let resident = home.resident().ok_or_else(not_running)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| unreachable_engine(&error))?;
-    match runtime.block_on(send(&resident, request))? {
+    runtime.block_on(ask_now(home, request))
+}
+
+/// Like [`ask`], within a runtime.
+///
+/// # Errors
+/// As `ask`.
+pub(crate) async fn ask_now(home: &Home, request: &Request) -> Result<Response, Failure> {
+    let resident = home.resident().ok_or_else(not_running)?;
+    match send(&resident, request).await? {
         Response::Error(error) => Err(explained(error, &resident)),
         response => Ok(response),
     }

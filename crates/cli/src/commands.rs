@@ -1,6 +1,7 @@
 //! What each command asks of the engine, and how its answer is shown.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use idlewatt_control::{PauseFor, Request, Response};
 use idlewatt_engine::config::{self, Config};
@@ -11,17 +12,28 @@ use serde_json::json;
 use crate::args::{self, Command, Json, Switch};
 use crate::client::{ask, ask_if_running};
 use crate::exit::{Exit, Failure};
-use crate::{receipt, run, say};
+use crate::{bench, measure, receipt, run, say};
 
 /// Does what the command line says.
 ///
 /// # Errors
 /// What went wrong, with its exit code.
-pub(crate) fn execute(home: &Home, command: Command) -> Result<(), Failure> {
+pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Measure(arguments) => measure::execute(home, &arguments),
+        other => dispatch(home, other).map(|()| Exit::Done.into()),
+    }
+}
+
+fn dispatch(home: &Home, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Bench(arguments) => bench::execute(home, &arguments),
+        // Ends with its command's exit code, above.
+        Command::Measure(_) => Ok(()),
         Command::Run { listen, tray } => run::run(home, listen, tray),
         Command::Doctor(json) => show(ask(home, &Request::Doctor)?, json),
         Command::Status(json) => show(ask(home, &Request::Status)?, json),
+        Command::Power(json) => show(ask(home, &Request::Power)?, json),
         Command::Join { invite, json } => show(ask(home, &Request::Join { invite })?, json),
         Command::Leave { hub, json } => show(ask(home, &Request::Leave { hub })?, json),
         Command::Pause { duration, until, json } => {

@@ -40,6 +40,18 @@ pub(crate) enum Exit {
     NotVerified = 14,
     /// The model server does not do what was asked.
     ServerFailed = 15,
+    /// `measure` did not run its command; the codes from here on are those of `env`, `timeout` and shells.
+    NotRun = 125,
+    /// `measure`'s command cannot be run.
+    CommandNotExecutable = 126,
+    /// `measure`'s command does not exist.
+    CommandNotFound = 127,
+    /// SIGHUP.
+    HungUp = 129,
+    /// Ctrl-C.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

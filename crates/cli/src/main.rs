@@ -4,11 +4,14 @@
 //! goes to stderr as what happened, what it means and what to do, with an exit code of [`exit::Exit`].
 
 mod args;
+mod bench;
 mod client;
 mod commands;
 mod exit;
+mod measure;
 mod receipt;
 mod run;
+mod sampling;
 mod say;
 mod tray;
 
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
     // reqwest is built without a provider of its own; the first to ask would otherwise fail.
     drop(rustls::crypto::ring::default_provider().install_default());
     match Home::locate().map_err(Failure::from).and_then(|home| commands::execute(&home, cli.command)) {
-        Ok(()) => Exit::Done.into(),
+        Ok(code) => code,
         Err(failure) => {
             // Nothing is left to tell when stderr itself is closed.
             drop(writeln!(std::io::stderr(), "idlewatt: {}", failure.error));

@@ -59,6 +59,11 @@ impl Networks {
         members.values().filter(|it| !any || connected(it)).map(|it| it.row.name.clone()).collect()
     }
 
+    /// What is kept of each.
+    pub(crate) fn rows(&self) -> Vec<NetworkRow> {
+        lock(&self.members).values().map(|it| it.row.clone()).collect()
+    }
+
     /// The network that this text means: its id, name or address.
     pub(crate) fn meant(&self, text: &str) -> Option<NetworkRow> {
         let members = lock(&self.members);
@@ -137,8 +142,7 @@ impl Node {
 
     /// Connects to every network that was kept, once it is known who this node is.
     pub(crate) fn enter_all(self: &Arc<Self>) {
-        let rows: Vec<NetworkRow> = lock(&self.networks.members).values().map(|it| it.row.clone()).collect();
-        for row in rows {
+        for row in self.networks.rows() {
             self.enter(row, None);
         }
     }

@@ -1,8 +1,11 @@
 //! What people read: short, exact, every number with its unit. Pure text, so that it can be tested.
 
+mod bench;
 mod doctor;
 mod energy;
 mod lists;
+mod measure;
+mod power;
 mod receipt;
 mod status;
 #[cfg(test)]
@@ -12,6 +15,8 @@ use idlewatt_control::{ConfigEntry, Response};
 use idlewatt_protocol::UnixMillis;
 use jiff::Zoned;
 
+pub(crate) use bench::{bench, verified_bench};
+pub(crate) use measure::measured;
 pub(crate) use receipt::receipt;
 
 /// An answer of the engine, for people. `now` says what "today" is, and in which zone.
@@ -37,7 +42,7 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
         Response::RequestDetail(_) | Response::Samples(_) | Response::LastSession(_) | Response::Days(_) => {
             "Shown with --json.\n".to_owned()
         }
-        Response::Power(it) => format!("{}\n", it.sentence),
+        Response::Power(it) => power::power(it),
         Response::Published(pages) => pages.iter().map(|page| format!("{page}\n")).collect(),
         Response::Error(error) => format!("{error}\n"),
     }

@@ -1,9 +1,11 @@
 //! What people read, as snapshots.
 
 use idlewatt_control::{Response, Status};
+use idlewatt_protocol::bench::BenchReport;
 use serde_json::json;
 
-use super::response;
+use super::{bench, measured, response};
+use crate::measure::{Measured, Report};
 
 fn now() -> jiff::Zoned {
     "2026-11-21T18:00:00+01:00[Europe/Berlin]".parse().unwrap()
@@ -51,4 +53,54 @@ fn status_of_a_new_machine_says_what_to_do() {
     }))
     .unwrap();
     insta::assert_snapshot!(response(&Response::Status(Box::new(status)), &now()));
+}
+
+#[test]
+fn a_command_that_was_measured() {
+    let sensor = |name: &str, scope, energy_mj, error_mj, leaves_out: Option<&str>| Measured {
+        id: name.into(),
+        name: name.into(),
+        scope,
+        method: "NVML: instantaneous power, energy counter".into(),
+        leaves_out: leaves_out.map(str::to_owned),
+        energy_mj,
+        error_mj,
+        mean_mw: energy_mj / 75,
+        peak_mw: energy_mj / 60,
+        label: if error_mj.is_some() { "measured" } else { "estimated" },
+    };
+    let report = Report {
+        exit_code: 0,
+        seconds: 75.04,
+        sensors: vec![
+            sensor("NVIDIA GeForce RTX 4090", "board", 15_020_000, Some(40_000), None),
+            sensor("processor", "package", 3_100_500, None, Some("memory and the board")),
+        ],
+        missing: vec!["The battery is full and tells nothing.".into()],
+    };
+    insta::assert_snapshot!(measured(&report));
+}
+
+#[test]
+fn a_machine_without_a_sensor_says_so() {
+    let missing = vec!["no NVIDIA driver (NVML) is installed".into()];
+    insta::assert_snapshot!(measured(&Report { exit_code: 143, seconds: 5.0, sensors: Vec::new(), missing }));
+}
+
+#[test]
+fn a_sweep_over_power_limits() {
+    let point = |cap: i64, uj: i64, speed: i64| {
+        json!({ "cap_mw": cap * 1000, "repeats": 5, "mean_mw": cap * 980, "peak_mw": cap * 1000, "temperature_c": 61,
+            "label": "measured", "prefill": { "milli_tokens_per_s": speed * 40, "uj_per_token": uj / 40, "error_uj": 3_000 },
+            "decode": { "milli_tokens_per_s": speed, "uj_per_token": uj, "error_uj": 90_000 } })
+    };
+    let report: BenchReport = serde_json::from_value(json!({
+        "workload": "idlewatt-1", "version": "0.1.0", "started": 1_795_274_000_000_i64, "server": "llama.cpp b6000",
+        "gpus": ["NVIDIA GeForce RTX 4090"], "method": "NVML: instantaneous power, energy counter",
+        "artefact": { "model": "qwen3-30b", "quantisation": "q4_k_m", "engine": "llama.cpp", "engine_build": "b6000" },
+        "points": [point(225, 3_500_000, 64_000), point(270, 3_420_000, 78_000), point(360, 4_100_000, 86_000),
+            point(450, 5_100_000, 88_000)],
+    }))
+    .unwrap();
+    insta::assert_snapshot!(bench(&report, true, &["https://hub.example/energy".to_owned()]));
 }
