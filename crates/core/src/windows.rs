@@ -68,16 +68,21 @@ impl ShareWindows {
         spans.iter().filter(|(start, end)| *start <= at && at < *end).map(|(_, end)| *end).max()
     }
 
-    /// Every span that begins from yesterday until the horizon.
     fn around(&self, now: &Now) -> Vec<(Timestamp, Timestamp)> {
-        let today = now.local().date();
+        self.spans(now.wall, &now.zone, HORIZON_DAYS)
+    }
+
+    /// Every span that begins from the day before `at` until so many `days` after it: its first moment, and the first
+    /// after it.
+    pub(crate) fn spans(&self, at: Timestamp, zone: &TimeZone, days: i32) -> Vec<(Timestamp, Timestamp)> {
+        let today = at.to_zoned(zone.clone()).date();
         let mut spans = Vec::new();
-        for ahead in -1..=HORIZON_DAYS {
+        for ahead in -1..=days {
             let Ok(date) = today.checked_add(Span::new().days(ahead)) else { continue };
             for window in self.windows.iter().filter(|window| window.begins_on(date.weekday())) {
                 let (from, to) = (window.from, window.to);
                 let end_date = if to <= from { date.tomorrow().unwrap_or(date) } else { date };
-                let span = moment(date, from, &now.zone).zip(moment(end_date, to, &now.zone));
+                let span = moment(date, from, zone).zip(moment(end_date, to, zone));
                 spans.extend(span.filter(|(start, end)| start < end));
             }
         }
@@ -123,8 +128,14 @@ impl FromStr for ShareWindows {
         if text.trim().eq_ignore_ascii_case("always") {
             return Ok(Self::ALWAYS);
         }
+        Self::weekly(text, 1)
+    }
+}
+
+impl ShareWindows {
+    /// Reads weekly spans out of a longer text, in which they begin at this position.
+    pub(crate) fn weekly(text: &str, mut position: usize) -> Result<Self, WindowsError> {
         let mut windows = Vec::new();
-        let mut position = 1;
         for entry in text.split(',') {
             windows.push(Reader { rest: entry, position }.window()?);
             position += entry.chars().count() + 1;
@@ -148,6 +159,9 @@ impl<'a> Reader<'a> {
             if self.rest.trim_start().starts_with('-') {
                 self.expect('-', "")?;
                 last = self.day()?;
+            }
+            if self.rest.trim().is_empty() {
+                return Ok(ShareWindow { first, last, from: 0, to: 1440 });
             }
         }
         let from = self.time()?;
@@ -362,6 +376,7 @@ mod tests {
             ("Always", "always"),
             ("mon-FRI 22:00-7:00,saturday 0:00-24:00", "Mon-Fri 22:00-07:00, Sat 00:00-24:00"),
             ("8:30-0:00", "Mon-Sun 08:30-24:00"),
+            ("Sat - Sun, Wed", "Sat-Sun 00:00-24:00, Wed 00:00-24:00"),
         ] {
             let read = windows(text);
             assert_eq!(read.to_string(), written);

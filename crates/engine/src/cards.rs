@@ -169,6 +169,11 @@ impl Cards {
         lock(&self.state).meter.end(id, at)
     }
 
+    /// A plug says what the whole machine draws, at the moment at which the cards were read last.
+    pub(crate) fn calibrate(&self, wall: Milliwatts) {
+        lock(&self.state).meter.calibrate(wall);
+    }
+
     /// On which cards the server that listens on this port of this machine computes.
     pub(crate) async fn under(&self, port: u16) -> Place {
         let sensors = Arc::clone(&self.sensors);

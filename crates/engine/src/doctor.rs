@@ -1,11 +1,18 @@
 //! What was found on this machine, what is missing, and what to do about it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use idlewatt_control::{Actuator, Check, CheckLevel, Doctor, NetworkState};
+use idlewatt_core::device::{Scope, Sensor};
 use idlewatt_core::sentence;
-use idlewatt_devices::{Level, Machine};
+use idlewatt_devices::{Finding, Level, Machine, refresh};
 
 use crate::clock;
-use crate::node::Node;
+use crate::node::{Node, lock};
+
+/// How long it is watched how often the sensors' figures change, if nobody did before.
+const WATCHED: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Looks at everything once.
@@ -21,15 +28,16 @@ impl Node {
             put("machine", Good, machine.to_string(), None);
         }
         for finding in self.cards.findings().await {
-            let level = match finding.level {
-                Level::Good => Good,
-                Level::Note => Note,
-                Level::Warning => Warning,
-                Level::Problem => Problem,
-            };
-            put("gpu", level, finding.what, finding.action);
+            put("gpu", level(finding.level), finding.what, finding.action);
+        }
+        for Check { area, level, what, action } in self.sensor_checks().await {
+            put(&area, level, what, action);
         }
         for (level, what) in self.holders() {
+            put("power", level, what, None);
+        }
+
+        for (level, what) in self.plugs.findings() {
             put("power", level, what, None);
         }
 
@@ -101,6 +109,26 @@ impl Node {
         Doctor { version: env!("CARGO_PKG_VERSION").to_owned(), checks }
     }
 
+    /// Each power sensor with what it covers and how well, and those that may not be read.
+    async fn sensor_checks(self: &Arc<Self>) -> Vec<Check> {
+        let node = Arc::clone(self);
+        let look = move || {
+            let sensors = node.cards.sensors();
+            if node.cards.wants_refresh() {
+                node.cards.refreshes(refresh(WATCHED, || lock(&sensors).read()));
+            }
+            let mut sensors = lock(&sensors);
+            (sensors.list(), sensors.missing())
+        };
+        let (list, missing) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let periods = self.cards.periods();
+        let check = |level, what, action| Check { area: "sensor".to_owned(), level, what, action };
+        let seen = list.iter().map(|it| check(CheckLevel::Good, told(it, periods.get(&it.id)), None));
+        let unseen =
+            missing.into_iter().map(|Finding { level: it, what, action }| check(level(it), what, action));
+        seen.chain(unseen).collect()
+    }
+
     /// Who holds each card's cap, and how somebody better could.
     fn holders(&self) -> Vec<(CheckLevel, String)> {
         let config = self.config();
@@ -120,5 +148,53 @@ impl Node {
                 (level, format!("{}:{cap} {}", it.gpu.name, it.actuator_text))
             })
             .collect()
+    }
+}
+
+fn level(level: Level) -> CheckLevel {
+    match level {
+        Level::Good => CheckLevel::Good,
+        Level::Note => CheckLevel::Note,
+        Level::Warning => CheckLevel::Warning,
+        Level::Problem => CheckLevel::Problem,
+    }
+}
+
+fn told(sensor: &Sensor, period: Option<&Duration>) -> String {
+    let scope = match sensor.scope {
+        Scope::Board => "the whole card",
+        Scope::Package => "the chip",
+        Scope::Rail => "one supply line",
+        Scope::Machine => "the whole machine",
+        Scope::Wall => "at the wall",
+    };
+    let refresh = match period {
+        Some(period) => format!("changes every {} ms", period.as_millis().max(1)),
+        None => "did not change often enough to say how often".to_owned(),
+    };
+    let leaves_out = sensor.leaves_out.as_ref().map(|it| format!("; leaves out {it}"));
+    let Sensor { name, id, method, .. } = sensor;
+    format!("{name} ({id}): {scope}; {method}; {refresh}{}", leaves_out.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sensor_is_told_with_scope_method_refresh_and_what_it_leaves_out() {
+        let mut sensor = Sensor {
+            id: "powercap:intel-rapl:0".into(),
+            name: "Processor 0".into(),
+            scope: Scope::Package,
+            method: "powercap: energy counter".into(),
+            leaves_out: Some("memory".into()),
+        };
+        assert_eq!(
+            told(&sensor, Some(&Duration::from_millis(20))),
+            "Processor 0 (powercap:intel-rapl:0): the chip; powercap: energy counter; changes every 20 ms; leaves out memory"
+        );
+        sensor.leaves_out = None;
+        assert!(told(&sensor, None).ends_with("did not change often enough to say how often"));
     }
 }

@@ -87,6 +87,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).keep_writing());
         tasks.spawn(Arc::clone(&node).keep_looking());
         tasks.spawn(Arc::clone(&node).keep_reading());
+        tasks.spawn(Arc::clone(&node).keep_plugs());
         tasks.spawn(Arc::clone(&node).keep_governing());
         tasks.spawn(Arc::clone(&node).keep_showing());
         tasks.spawn(Arc::clone(&node).find_identity());

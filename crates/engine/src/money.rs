@@ -3,7 +3,7 @@
 //! A cost is reckoned when the energy was used and kept with it; what credits are worth is reckoned when it is shown.
 
 use idlewatt_control::{ModelEnergy, Money, RequestRow, Today};
-use idlewatt_core::tariff::{self, CreditValue, Currency, Prices};
+use idlewatt_core::tariff::{self, CreditValue, Currency};
 use idlewatt_protocol::{MicroCredits, Millijoules, UnixMillis};
 use idlewatt_store::Cost;
 use jiff::Timestamp;

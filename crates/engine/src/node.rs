@@ -25,6 +25,7 @@ use crate::governing::Governing;
 use crate::home::Home;
 use crate::managed::OwnServer;
 use crate::networks::Networks;
+use crate::plugs::Plugs;
 use crate::problem;
 use crate::services::Services;
 use crate::signing::Signer;
@@ -50,6 +51,7 @@ pub(crate) struct Node {
     pub(crate) networks: Networks,
     pub(crate) cards: Cards,
     pub(crate) governing: Governing,
+    pub(crate) plugs: Plugs,
     pub(crate) presence: idlewatt_presence::Watch,
     pub(crate) circle: Circle,
     /// The llama-server that the node runs itself, where the host wants one.
@@ -152,6 +154,7 @@ impl Node {
             networks: parts.networks,
             cards: parts.cards,
             governing: Governing::default(),
+            plugs: Plugs::default(),
             presence: parts.presence,
             circle: parts.circle,
             own_server: parts.own_server,

@@ -42,7 +42,7 @@ impl Node {
             sentence: leading(&gpus),
             machine: MachinePower {
                 gpus_mw: self.cards.power(),
-                wall_mw: None,
+                wall_mw: self.plugs.wall(),
                 cap_mw: settings.machine_cap,
                 daily_limit_mj: settings.daily_energy,
             },
@@ -114,6 +114,7 @@ impl Node {
                 method: it.method,
                 leaves_out: it.leaves_out,
             })
+            .chain(self.plugs.sensors())
             .collect()
     }
 }

@@ -11,6 +11,7 @@ use idlewatt_core::windows::ShareWindows;
 use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
 use idlewatt_protocol::{Millijoules, Milliwatts};
+use idlewatt_signals::PlugAddress;
 use url::Url;
 
 /// The settings as values.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub quiet_hours: ShareWindows,
     /// `energy.price`
     pub tariff: Option<Tariff>,
+    /// `signals.plugs`
+    pub plugs: Vec<PlugAddress>,
     /// `earnings.credit_value`
     pub credit_value: Option<CreditValue>,
     /// `servers.urls`
@@ -142,6 +145,7 @@ impl Default for Settings {
             fan_limit: None,
             quiet_hours: ShareWindows::ALWAYS,
             tariff: None,
+            plugs: Vec::new(),
             credit_value: None,
             server_urls: Vec::new(),
             scan: true,
@@ -186,6 +190,7 @@ pub(super) const KEYS: &[Rule] = &[
     rule("thermal.fan_limit", OPEN, |it, text| put(&mut it.fan_limit, optional(text, fan))),
     rule("thermal.quiet_hours", OPEN, |it, text| put(&mut it.quiet_hours, text.parse())),
     rule("energy.price", OPEN, |it, text| put(&mut it.tariff, optional(text, parsed))),
+    rule("signals.plugs", LOCAL, |it, text| put(&mut it.plugs, plugs(text))),
     rule("earnings.credit_value", OPEN, |it, text| put(&mut it.credit_value, optional(text, parsed))),
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
     rule("servers.scan", OPEN, |it, text| put(&mut it.scan, flag(text))),
@@ -328,6 +333,12 @@ fn urls(text: &str) -> Result<Vec<Url>, String> {
                 .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
                 .ok_or_else(|| format!("{part:?} is no http or https address"))
         })
+        .collect()
+}
+
+fn plugs(text: &str) -> Result<Vec<PlugAddress>, String> {
+    list(text)
+        .map(|part| part.parse().map_err(|error| format!("{part:?} is no wall plug: {error}")))
         .collect()
 }
 
