@@ -4,8 +4,10 @@ use idlewatt_control::{PauseFor, State, Status};
 use idlewatt_protocol::PauseCode;
 use serde::{Deserialize, Serialize};
 
-/// The longest status line of the menu, in characters; longer sentences are cut.
+/// The longest status line of the menu, in UTF-16 units; longer sentences are cut.
 const STATUS_LINE: usize = 56;
+/// What stands where a sentence was cut.
+const CUT: &str = " …";
 /// A clause shorter than this says too little by itself, bytes.
 const CLAUSE: usize = 20;
 
@@ -80,9 +82,9 @@ impl From<&Status> for TrayView {
             State::Paused => Icon::Paused,
             State::Offline => Icon::Offline,
         };
-        let mut menu = vec![Item::Text(shorten(&status.sentence))];
+        let mut menu = vec![Item::Text(shorten(&status.sentence, STATUS_LINE))];
         if let Some(notice) = notice {
-            menu.push(choice(shorten(&notice.what), Action::Open));
+            menu.push(choice(shorten(&notice.what, STATUS_LINE), Action::Open));
         }
         menu.push(Item::Separator);
         if status.reasons.iter().any(|reason| reason.code == PauseCode::PausedByHost) {
@@ -103,14 +105,37 @@ impl From<&Status> for TrayView {
     }
 }
 
+impl TrayView {
+    /// The tooltip for a panel that keeps only so many UTF-16 units of it.
+    #[must_use]
+    pub fn tooltip_within(&self, units: usize) -> String {
+        shorten(&self.tooltip, units.saturating_sub(CUT.len()))
+    }
+
+    /// Whether the two menus differ in their words at most. An open menu then need not be taken away under the pointer.
+    #[must_use]
+    pub fn has_lines_of(&self, other: &Self) -> bool {
+        let same = |(ours, theirs): (&Item, &Item)| match (ours, theirs) {
+            (Item::Text(_), Item::Text(_)) | (Item::Separator, Item::Separator) => true,
+            (Item::Choice { action: ours, .. }, Item::Choice { action: theirs, .. }) => ours == theirs,
+            _ => false,
+        };
+        self.menu.len() == other.menu.len() && self.menu.iter().zip(&other.menu).all(same)
+    }
+}
+
 fn choice(label: impl Into<String>, action: Action) -> Item {
     Item::Choice { label: label.into(), action }
 }
 
-/// As much of a sentence as a menu bears, cut where it reads best.
-fn shorten(sentence: &str) -> String {
+/// As much of a sentence as `units` UTF-16 units bear, cut where it reads best. The mark of a cut is two more.
+fn shorten(sentence: &str, units: usize) -> String {
     let sentence = sentence.trim();
-    let Some((end, _)) = sentence.char_indices().nth(STATUS_LINE) else {
+    let mut lengths = sentence.char_indices().scan(0, |length, (at, one)| {
+        *length += one.len_utf16();
+        Some((at, *length))
+    });
+    let Some((end, _)) = lengths.find(|(_, length)| *length > units) else {
         return sentence.trim_end_matches('.').to_owned();
     };
     let line = &sentence[..end];
@@ -119,7 +144,7 @@ fn shorten(sentence: &str) -> String {
     let cut = line.rfind(". ").or_else(clause).or_else(|| line.rfind(' ')).unwrap_or(end);
     let whole = line[cut..].starts_with(". ");
     let text = line[..cut].trim_end_matches([',', ';', ':', ' ']);
-    if whole { text.to_owned() } else { format!("{text} …") }
+    if whole { text.to_owned() } else { format!("{text}{CUT}") }
 }
 
 #[cfg(test)]
@@ -194,20 +219,41 @@ mod tests {
 
     #[test]
     fn a_long_sentence_is_cut_at_an_end_a_clause_or_a_word() {
+        let line = |sentence| shorten(sentence, STATUS_LINE);
         assert_eq!(
-            shorten("Paused: you are here. Shares again 10 minutes after you leave."),
+            line("Paused: you are here. Shares again 10 minutes after you leave."),
             "Paused: you are here"
         );
         assert_eq!(
-            shorten("Ready, no work: nobody in garage has asked for qwen3-30b-a3b-instruct since Tuesday"),
+            line("Ready, no work: nobody in garage has asked for qwen3-30b-a3b-instruct since Tuesday"),
             "Ready, no work: nobody in garage has asked for …"
         );
         assert_eq!(
-            shorten("Paused: you are here, no model is shared and no network is joined."),
+            line("Paused: you are here, no model is shared and no network is joined."),
             "Paused: you are here …"
         );
         let one_word = "ü".repeat(80);
-        assert_eq!(shorten(&one_word), format!("{} …", "ü".repeat(STATUS_LINE)));
-        assert_eq!(shorten(""), "");
+        assert_eq!(line(&one_word), format!("{} …", "ü".repeat(STATUS_LINE)));
+        assert_eq!(line(""), "");
+    }
+
+    #[test]
+    fn a_tooltip_keeps_within_what_a_panel_bears_whatever_the_names_in_it_are_made_of() {
+        for sentence in ["Sharing with garage. ".repeat(20), "🔋".repeat(200), "ü ".repeat(200)] {
+            let view = TrayView::from(&status(State::Sharing, &sentence, &[]));
+            let tooltip = view.tooltip_within(127);
+            let units = tooltip.encode_utf16().count();
+            assert!((100..=127).contains(&units), "{units} in {tooltip}");
+        }
+        let view = TrayView::from(&status(State::Sharing, "Sharing: nobody asks right now.", &[]));
+        assert_eq!(view.tooltip_within(127), "Sharing: nobody asks right now");
+    }
+
+    #[test]
+    fn another_sentence_leaves_the_lines_and_another_choice_does_not() {
+        let view = |sentence, reasons: &[_]| TrayView::from(&status(State::Paused, sentence, reasons));
+        let away = view("Paused: you are here.", &[PauseCode::PersonHere]);
+        assert!(away.has_lines_of(&view("Paused: a game runs.", &[])));
+        assert!(!away.has_lines_of(&view("Paused by you.", &[PauseCode::PausedByHost])));
     }
 }
