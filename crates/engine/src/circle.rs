@@ -32,6 +32,9 @@ const USUAL: &str = "127.0.0.1:4181";
 const READY: Duration = Duration::from_secs(20);
 /// It drains within this time, or is ended.
 const DRAIN: Duration = Duration::from_secs(4);
+/// The flag of `CreateProcess` by which a console program gets no window of its own beside the desktop app's.
+#[cfg(windows)]
+const CREATE_NO_WINDOW: u32 = 0x0800_0000;
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_LAST: Duration = Duration::from_secs(60);
 
@@ -183,7 +186,7 @@ impl Node {
 
     /// Starts the hub; gives the address that it listens on.
     async fn spawn_hub(&self, program: &Path, listen: &str) -> Result<String, ControlError> {
-        let mut command = Command::new(program);
+        let mut command = hub(program);
         command
             .args(["serve", "--with-parent", "--name", NAME, "--listen", listen, "--data"])
             .arg(self.hub_data());
@@ -216,13 +219,21 @@ impl Node {
     }
 }
 
-/// Asks the running hub one thing, through the socket in its data folder.
+fn hub(program: &Path) -> Command {
+    #[cfg_attr(not(windows), expect(unused_mut, reason = "a console is Windows'"))]
+    let mut command = Command::new(program);
+    #[cfg(windows)]
+    command.creation_flags(CREATE_NO_WINDOW);
+    command
+}
+
+/// Asks the running hub one thing, through the door in its data folder.
 async fn command<T: DeserializeOwned, const N: usize>(
     program: &Path,
     data: &Path,
     args: [&str; N],
 ) -> Result<T, ControlError> {
-    let mut command = Command::new(program);
+    let mut command = hub(program);
     command.args(args).arg("--json").arg("--data").arg(data).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(READY, command.output()).await;
     let output = output.map_err(|_| hub_failed("it did not answer"))?;

@@ -196,6 +196,9 @@ fn command(launch: &Launch) -> Command {
         command.args(["--n-gpu-layers", &layers.to_string()]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // No console of its own (CREATE_NO_WINDOW), which Windows would open beside the desktop app.
+    #[cfg(windows)]
+    std::os::windows::process::CommandExt::creation_flags(&mut command, 0x0800_0000);
     command
 }
 
