@@ -28,6 +28,7 @@ mod pci;
 #[cfg(target_os = "linux")]
 mod powercap;
 mod process;
+mod rest;
 mod sensors;
 #[cfg(target_os = "linux")]
 mod sysfs;

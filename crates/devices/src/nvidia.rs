@@ -22,6 +22,7 @@ use nvml_wrapper::sys_exports::field_id::{
 };
 use nvml_wrapper::{Device, Nvml};
 
+use crate::rest::Rest;
 use crate::{CardError, Finding, GpuProcess, Level, Places, Vendor, finding};
 
 pub(crate) struct Nvidia {
@@ -62,6 +63,7 @@ struct Card {
     averages: bool,
     /// Whether its chip looks at its power only a part of the time.
     looks_away: bool,
+    rest: Rest,
 }
 
 impl Nvidia {
@@ -108,8 +110,9 @@ impl Nvidia {
 impl Vendor for Nvidia {
     fn read(&mut self) -> Vec<Result<GpuReading, CardError>> {
         self.look_again();
-        let Driver::Loaded { nvml, cards } = &self.driver else { return Vec::new() };
-        let readings: Vec<_> = cards.iter().map(|card| card.read(nvml, &self.places.sysfs)).collect();
+        let Driver::Loaded { nvml, cards } = &mut self.driver else { return Vec::new() };
+        let readings: Vec<_> =
+            cards.iter_mut().map(|card| card.read_or_rest(nvml, &self.places.sysfs)).collect();
         self.lost |= readings.iter().any(|reading| reading.as_ref().is_err_and(|error| error.lost));
         readings
     }
@@ -192,6 +195,7 @@ impl Card {
                 .map(|it| LimitRange { min: milliwatts(it.min_limit), max: milliwatts(it.max_limit) })
                 .filter(|range| range.min < range.max),
             fans: device.and_then(|it| it.num_fans().ok()).unwrap_or_default(),
+            rest: Rest::default(),
             averages: !matches!(architecture, Some(Kepler | Maxwell | Pascal | Volta | Turing)),
         }
     }
@@ -215,6 +219,17 @@ impl Card {
                 "three quarters of the time: this chip looks at its power a quarter of the time only (arXiv 2312.02741)".into()
             }),
         }
+    }
+
+    fn read_or_rest(&mut self, nvml: &Nvml, sysfs: &Path) -> Result<GpuReading, CardError> {
+        let device = self.device(sysfs);
+        let instead = device.and_then(|device| self.rest.instead(&device, Instant::now()));
+        if let Some(last) = instead.filter(|_| !self.sleeps(sysfs)) {
+            return Ok(last);
+        }
+        let reading = self.read(nvml, sysfs)?;
+        self.rest.looked(&reading);
+        Ok(reading)
     }
 
     fn read(&self, nvml: &Nvml, sysfs: &Path) -> Result<GpuReading, CardError> {
@@ -300,7 +315,11 @@ impl Card {
     }
 
     fn sleeps(&self, sysfs: &Path) -> bool {
-        self.pci.as_ref().is_some_and(|pci| is_suspended(&sysfs.join("bus/pci/devices").join(pci)))
+        self.device(sysfs).is_some_and(|device| is_suspended(&device))
+    }
+
+    fn device(&self, sysfs: &Path) -> Option<PathBuf> {
+        self.pci.as_ref().map(|pci| sysfs.join("bus/pci/devices").join(pci))
     }
 
     fn error(&self, error: &NvmlError) -> CardError {

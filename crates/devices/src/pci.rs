@@ -8,6 +8,7 @@ use std::time::Instant;
 use idlewatt_core::device::{GpuReading, Sensor};
 
 use crate::names::Names;
+use crate::rest::Rest;
 use crate::sysfs::{self, Gone, PciDevice, Sleep};
 use crate::{CardError, Finding, GpuProcess, Level, Places, Vendor, fdinfo, finding};
 
@@ -46,6 +47,7 @@ struct Known<C> {
     id: String,
     name: String,
     sleep: Sleep,
+    rest: Rest,
     card: C,
 }
 
@@ -87,7 +89,8 @@ impl<C: Card> Cards<C> {
         let card = C::open(&device)?;
         let name = Names::of(&self.places.share).card(&device);
         let id = format!("{}-{}", device.driver, device.address);
-        Some(Known { sleep: Sleep::of(&device.folder), id, name, card, device })
+        let sleep = Sleep::of(&device.folder);
+        Some(Known { sleep, rest: Rest::default(), id, name, card, device })
     }
 
     /// The figures of a processor's own graphics hold the processor. On a machine with a card beside it they would be taken
@@ -147,12 +150,17 @@ impl<C: Card> Vendor for Cards<C> {
 
 impl<C: Card> Known<C> {
     fn read(&mut self) -> Result<GpuReading, CardError> {
-        let blank = GpuReading::silent(&self.id, &self.name, Instant::now());
-        let reading = match self.sleep.sleeps() {
-            Ok(true) => return Ok(GpuReading { asleep: true, ..blank }),
-            Ok(false) => self.card.read(blank),
-            Err(gone) => Err(gone),
+        let now = Instant::now();
+        let blank = GpuReading::silent(&self.id, &self.name, now);
+        let reading = match (self.sleep.sleeps(), self.rest.instead(&self.device.folder, now)) {
+            (Ok(true), _) => return Ok(GpuReading { asleep: true, ..blank }),
+            (Ok(false), Some(last)) => return Ok(last),
+            (Ok(false), None) => self.card.read(blank),
+            (Err(gone), _) => Err(gone),
         };
+        if let Ok(reading) = &reading {
+            self.rest.looked(reading);
+        }
         reading.map_err(|Gone| CardError {
             id: self.id.clone(),
             name: self.name.clone(),

@@ -1,45 +1,39 @@
 //! The real NVML wrapper against simulated cards: what the driver tells, what it refuses, and what it loses.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use idlewatt_core::device::{GpuReading, Power};
+use idlewatt_core::device::{GpuReading, LimitRange, Power};
 use idlewatt_core::meter::{Meter, Place, Purpose};
 use idlewatt_devices::{Gpus, Level, Places, Sensors};
 use idlewatt_protocol::Milliwatts;
+use idlewatt_simnvml::rig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A folder with a copy of the simulated driver and the file that steers it.
+/// A simulated driver in a folder of its own.
 struct Rig {
     folder: TempDir,
+    driver: rig::Rig,
 }
 
 impl Rig {
     fn new(control: &Value) -> Self {
-        let rig = Self { folder: tempfile::tempdir().unwrap() };
-        fs::copy(built_library(), rig.library()).unwrap();
-        rig.steer(control);
-        rig
-    }
-
-    fn library(&self) -> PathBuf {
-        self.folder.path().join("libnvidia-ml.so.1")
+        let folder = tempfile::tempdir().unwrap();
+        let driver = rig::Rig::new(folder.path(), control).unwrap();
+        Self { folder, driver }
     }
 
     fn steer(&self, control: &Value) {
-        let new = self.folder.path().join("simnvml.new");
-        fs::write(&new, control.to_string()).unwrap();
-        fs::rename(new, self.folder.path().join("simnvml.json")).unwrap();
+        self.driver.steer(control).unwrap();
     }
 
     fn places(&self) -> Places {
         Places {
-            nvml: Some(self.library()),
+            nvml: Some(self.driver.library()),
             sysfs: self.folder.path().join("sys"),
             retry: Duration::from_millis(50),
             ..Places::default()
@@ -62,14 +56,6 @@ impl Rig {
     }
 }
 
-/// Beside this test, where cargo put it as a dependency.
-fn built_library() -> PathBuf {
-    let folder = std::env::current_exe().unwrap().parent().map(Path::to_owned).unwrap();
-    let names = ["libidlewatt_simnvml.so", "libidlewatt_simnvml.dylib", "idlewatt_simnvml.dll"];
-    let found = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("no simulated NVML in {}: build idlewatt-simnvml", folder.display()))
-}
-
 fn only(gpus: &mut Gpus) -> GpuReading {
     let mut readings = gpus.read();
     assert_eq!(readings.len(), 1);
@@ -90,7 +76,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[test]
 fn a_card_tells_what_it_is_and_does() {
     let rig = Rig::new(&json!({"cards": [{
-        "uuid": "GPU-a", "name": "NVIDIA Test", "load_w": 120.0, "limit_w": 300, "default_limit_w": 320,
+        "uuid": "GPU-a", "name": "NVIDIA Test", "load_w": 120.0, "limit_w": 300, "default_limit_w": 320, "limit_range_w": [100, 350],
         "vram_total": 8_589_934_592_u64, "vram_used": 1000, "utilisation": 37, "ambient_c": 20.0, "c_per_w": 0.25,
         "processes": [{"pid": 42, "vram": 700}, {"pid": 43}],
     }]}));
@@ -101,7 +87,8 @@ fn a_card_tells_what_it_is_and_does() {
     assert_eq!((card.temperature_c, card.utilisation), (Some(50), Some(37)));
     assert_eq!((card.vram_used, card.vram_total), (Some(1000), Some(8_589_934_592)));
     assert_eq!((card.limit, card.default_limit), (Some(Milliwatts(300_000)), Some(Milliwatts(320_000))));
-    assert!(card.energy.is_some());
+    assert_eq!(card.limit_range, Some(LimitRange { min: Milliwatts(100_000), max: Milliwatts(350_000) }));
+    assert!(card.energy.is_some() && card.fan_percent.is_some() && card.hot_spot_c >= card.temperature_c);
     let processes = gpus.processes();
     assert_eq!(
         processes.iter().map(|it| (it.pid, it.vram)).collect::<Vec<_>>(),
@@ -124,10 +111,12 @@ fn what_a_card_does_not_tell_is_none_and_the_rest_is_there() {
     let rig = Rig::new(&json!({"cards": [{"faults": {
         "power": "not_supported", "power_instant": "not_supported", "power_average": "not_supported", "energy": "no_permission",
         "temperature": "not_supported", "memory": "unknown", "utilisation": "not_supported", "limit": "not_supported",
+        "limit_range": "not_supported", "fan": "not_supported", "memory_temperature": "not_supported",
     }}]}));
     let card = only(&mut rig.gpus());
     assert_eq!((card.power, card.energy, card.temperature_c), (None, None, None));
     assert_eq!((card.vram_used, card.vram_total, card.utilisation, card.limit), (None, None, None, None));
+    assert_eq!((card.limit_range, card.fan_percent, card.hot_spot_c), (None, None, None));
     assert_eq!(card.default_limit, Some(Milliwatts(450_000)));
 }
 
@@ -268,7 +257,7 @@ fn the_meter_finds_the_true_energy_of_a_noisy_card_under_changing_load() {
     }
     let truth = rig.truth(from, clock());
     #[expect(clippy::cast_precision_loss, reason = "a comparison within percents")]
-    let measured = meter.take().waiting.0 as f64;
+    let measured = meter.take().measured().0 as f64;
     let error = (measured - truth) / truth;
     println!("measured {measured:.0} mJ, true {truth:.0} mJ, error {:.2} %", error * 100.0);
     assert!(error.abs() < 0.05, "{error}");
