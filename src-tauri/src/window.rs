@@ -1,12 +1,17 @@
 //! The one window. A second start brings it to the front; on Linux closing it ends the process.
 
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use anyhow::Context as _;
-use idlewatt_engine::home::{HOME_VARIABLE, Home};
+use idlewatt_engine::home::Home;
 use tauri::webview::NewWindowResponse;
-use tauri::{AppHandle, Manager as _, Url, WebviewUrl, WebviewWindowBuilder};
+use tauri::{AppHandle, Manager as _, RunEvent, Url, WebviewUrl, WebviewWindowBuilder};
 use tauri_plugin_window_state::StateFlags;
+#[cfg(not(target_os = "linux"))]
+use {
+    crate::resident::within,
+    idlewatt_control::{Request, Response},
+};
 
 use crate::link::{self, Link};
 
@@ -26,40 +31,67 @@ pub(crate) fn run(home: Home, hidden: bool) -> anyhow::Result<()> {
         "the window needs a desktop session.\n  why: neither DISPLAY nor WAYLAND_DISPLAY is set.\n  do:  start it from the \
          desktop; on a machine without one, `idlewatt panel` prints the control panel's link."
     );
-    let link = Link::new(home.clone())?;
-    let single = tauri_plugin_single_instance::Builder::new()
-        .callback(|app, _arguments, _folder| front(app))
-        .dbus_id(instance(std::env::var_os(HOME_VARIABLE).as_deref().map(Path::new)))
-        .build();
+    let single = tauri_plugin_single_instance::init(|app, _arguments, _folder| front(app));
     let remembered = tauri_plugin_window_state::Builder::new()
         .with_filename(home.data.join("window.json").to_string_lossy())
         .with_state_flags(StateFlags::SIZE | StateFlags::POSITION | StateFlags::MAXIMIZED)
         .build();
+    let mut context = tauri::generate_context!();
+    context.config_mut().identifier = instance(&home);
+    // A second start ends in here.
     let app = tauri::Builder::default()
         .plugin(single)
         .plugin(remembered)
-        .manage(link.clone())
         .invoke_handler(tauri::generate_handler![link::control])
-        .setup(move |app| {
-            app.manage(home);
-            if !hidden {
-                open(app.handle())?;
-            }
-            #[cfg(not(target_os = "linux"))]
-            app.manage(crate::tray::Shown::default());
-            tauri::async_runtime::spawn(link.forward(app.handle().clone()));
-            Ok(())
-        })
-        .build(tauri::generate_context!())
+        .build(context)
         .context("the window cannot be opened")?;
-    app.run(|_, _event| {
+    #[cfg(not(target_os = "linux"))]
+    let mut held = tauri::async_runtime::block_on(within::start(&home, app.handle().clone()))?;
+    #[cfg(not(target_os = "linux"))]
+    let link = match &held {
+        Some(held) => held.link(),
+        None => Link::there(home.clone())?,
+    };
+    #[cfg(target_os = "linux")]
+    let link = Link::there(home.clone())?;
+    #[cfg(not(target_os = "linux"))]
+    app.manage(crate::tray::Shown::default());
+    app.manage(link.clone());
+    app.manage(home);
+    tauri::async_runtime::spawn(link.forward(app.handle().clone()));
+    app.run(move |app, event| match event {
+        RunEvent::Ready if !hidden => front(app),
         // Without a window the tray is left; only its "quit" ends the process.
         #[cfg(not(target_os = "linux"))]
-        if let tauri::RunEvent::ExitRequested { code: None, api, .. } = _event {
-            api.prevent_exit();
-        }
+        RunEvent::ExitRequested { code: None, api, .. } if crate::tray::is_shown(app) => api.prevent_exit(),
+        #[cfg(target_os = "macos")]
+        RunEvent::Reopen { .. } => front(app),
+        #[cfg(not(target_os = "linux"))]
+        RunEvent::Exit => held.take().map_or((), within::Held::end),
+        _ => {}
     });
     Ok(())
+}
+
+/// Brings the window to the front, opened anew if it was closed. Never within a callback of the event loop: there WebView2
+/// would wait for itself.
+pub(crate) fn front(app: &AppHandle) {
+    let app = app.clone();
+    tauri::async_runtime::spawn(async move {
+        let fronted = match app.get_webview_window(LABEL) {
+            Some(window) => {
+                window.unminimize().and_then(|()| window.show()).and_then(|()| window.set_focus())
+            }
+            None => open(&app),
+        };
+        match fronted {
+            // A second click was as quick.
+            Ok(())
+            | Err(tauri::Error::WindowLabelAlreadyExists(_) | tauri::Error::WebviewLabelAlreadyExists(_)) => {
+            }
+            Err(error) => instead(&app, error).await,
+        }
+    });
 }
 
 fn open(app: &AppHandle) -> tauri::Result<()> {
@@ -77,14 +109,27 @@ fn open(app: &AppHandle) -> tauri::Result<()> {
     Ok(())
 }
 
-/// Brings the window to the front, opened anew if it was closed.
-pub(crate) fn front(app: &AppHandle) {
-    let fronted = match app.get_webview_window(LABEL) {
-        Some(window) => window.unminimize().and_then(|()| window.show()).and_then(|()| window.set_focus()),
-        None => open(app),
+/// Without a window nothing is left of a guest.
+#[cfg(target_os = "linux")]
+async fn instead(app: &AppHandle, error: tauri::Error) {
+    crate::tell::failure(&anyhow::Error::from(error).context("the window cannot be opened"));
+    app.exit(1);
+}
+
+/// The same panel in the browser, where the system has no web view: on Windows before WebView2 was installed.
+#[cfg(not(target_os = "linux"))]
+async fn instead(app: &AppHandle, error: tauri::Error) {
+    tracing::warn!(%error, "the window does not open; the browser shows the panel");
+    let opened = match app.state::<Link>().ask(Request::Panel).await {
+        Ok(Response::Panel { url }) => open::that_detached(url).map_err(anyhow::Error::from),
+        Ok(other) => Err(anyhow::anyhow!("the engine answers {other:?}")),
+        Err(error) => Err(error),
     };
-    if let Err(error) = fronted {
-        tracing::warn!(%error, "the window does not come to the front");
+    if let Err(browser) = opened {
+        crate::tell::failure(&anyhow::anyhow!(
+            "The window does not open: {error}\n  why: the system gives it no web view, and no browser took its place \
+             ({browser:#}).\n  do:  install the WebView2 runtime, or see `idlewatt panel` in a terminal."
+        ));
     }
 }
 
@@ -93,17 +138,18 @@ fn own_page(url: &Url) -> bool {
     matches!((url.scheme(), url.host_str()), ("tauri", Some("localhost")) | ("http", Some("tauri.localhost")))
 }
 
-/// The name of this instance on the session bus: one window for each home.
-fn instance(home: Option<&Path>) -> String {
-    let Some(home) = home else { return "org.idlewatt.desktop".to_owned() };
-    let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
-    let bytes = home.as_os_str().as_encoded_bytes();
-    let hex: String = bytes.iter().rev().take(64).map(|byte| format!("{byte:02x}")).collect();
-    format!("org.idlewatt.desktop.home{hex}")
+/// The name by which a second start finds the first: one window for each home. It goes into a D-Bus name, a Windows class
+/// and a socket's path, of which the last bears at most 100 bytes.
+fn instance(home: &Home) -> String {
+    let mut hasher = DefaultHasher::new();
+    home.data.hash(&mut hasher);
+    format!("org.idlewatt.desktop.h{:016x}", hasher.finish())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -118,9 +164,9 @@ mod tests {
 
     #[test]
     fn each_home_has_its_own_window() {
-        assert_ne!(instance(Some(Path::new("/a"))), instance(Some(Path::new("/b"))));
-        assert_ne!(instance(None), instance(Some(Path::new("/a"))));
-        let longest = "/x".repeat(2_000);
-        assert!(instance(Some(Path::new(&longest))).len() < 240, "a bus name has at most 255 characters");
+        let of = |path: &str| instance(&Home::at(Path::new(path)));
+        assert_ne!(of("/a"), of("/b"));
+        assert_eq!(of("/a"), of("/a"));
+        assert!(of(&"/x".repeat(2_000)).len() < 80, "a socket's path has at most 100 bytes on macOS");
     }
 }
