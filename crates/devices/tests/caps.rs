@@ -220,6 +220,21 @@ fn two_processes_do_not_take_each_others_limit_for_the_cards_own() {
 }
 
 #[test]
+fn who_gave_every_limit_back_leaves_the_folder_to_the_next() {
+    let machine = Machine::with_card(&json!({}));
+    let (mut first, mut second) = (machine.setter(), machine.setter());
+    for setter in [&mut first, &mut second] {
+        setter.set(CARD, watts(200)).unwrap();
+        setter.restore(CARD).unwrap();
+    }
+    first.set(CARD, watts(180)).unwrap();
+    assert!(matches!(second.set(CARD, watts(160)), Err(CapError::Taken { .. })));
+    drop(second);
+    assert_eq!(first.restore_all(), Ok(0));
+    assert_eq!(machine.limit(), 350_000);
+}
+
+#[test]
 fn one_engine_governs_a_card_until_it_gives_it_back() {
     let machine = Machine::with_card(&json!({"needs_right": true}));
     let caps = |state: &str| {
@@ -308,7 +323,7 @@ mod linux {
     }
 
     #[test]
-    fn an_amd_card_keeps_whole_watts_and_gets_its_own_limit_back() {
+    fn a_limit_is_whole_watts_and_never_more_than_was_asked_for() {
         let machine = no_nvidia();
         let card = amd(&machine);
         let mut setter = machine.setter();
@@ -319,6 +334,14 @@ mod linux {
         drop(setter);
         assert_eq!(machine.setter().restore_all(), Ok(0));
         assert_eq!(card.read("power1_cap"), "300000000");
+    }
+
+    #[test]
+    fn the_lowest_limit_can_be_set_where_it_is_no_whole_watt() {
+        let machine = no_nvidia();
+        let card = amd(&machine);
+        card.write("power1_cap_min", "97500000");
+        assert_eq!(machine.setter().set(AMD, Milliwatts(97_500)), Ok(Milliwatts(97_500)));
     }
 
     #[test]
@@ -343,10 +366,10 @@ mod linux {
             let id = format!("{driver}-0000:03:00.0");
             let mut setter = machine.setter();
             assert_eq!(setter.card(&id).unwrap().limit_mw, None);
-            assert_eq!(setter.set(&id, Milliwatts(120_500)), Ok(Milliwatts(120_500)));
+            assert_eq!(setter.set(&id, Milliwatts(120_999)), Ok(watts(120)));
             assert_eq!(
                 (card.read("power1_max").as_str(), setter.original(&id)),
-                ("120500000", Some(watts(0)))
+                ("120000000", Some(watts(0)))
             );
             assert!(matches!(setter.set(&id, watts(191)), Err(CapError::OutOfRange { .. })));
             setter.restore(&id).unwrap();

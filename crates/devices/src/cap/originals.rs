@@ -148,6 +148,10 @@ impl Originals {
         let record = Record { version: VERSION, boot: boot(), cards };
         write(&path, &record).map_err(|error| not_saved(&path, &error))?;
         self.open()?.cards = record.cards;
+        if self.cards().is_empty() {
+            // Nothing is left to guard: another process may set limits now.
+            self.open = None;
+        }
         Ok(())
     }
 
