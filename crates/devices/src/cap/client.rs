@@ -1,6 +1,6 @@
 //! The helper as its client sees it. The connection is kept: its end gives back what was set through it.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use idlewatt_protocol::Milliwatts;
@@ -50,11 +50,14 @@ impl Client {
         }
     }
 
-    /// Asks once more on a new connection where a kept one turns out to be closed.
+    /// Asks once more on a new connection where a kept one turns out to be closed. One that is silent is not asked again.
     fn ask(&mut self, request: &Request) -> Result<Answer, CapError> {
         let kept = self.stream.is_some();
-        let answer = self.exchange(request);
-        let answer = if kept && answer.is_err() { self.exchange(request) } else { answer };
+        let is_slow = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        let answer = match self.exchange(request) {
+            Err(error) if kept && !is_slow(&error) => self.exchange(request),
+            answer => answer,
+        };
         match answer.map_err(|error| silent(&error))? {
             Answer::Error(error) => Err(error),
             answer => Ok(answer),
@@ -91,14 +94,14 @@ fn read_line<T: DeserializeOwned>(stream: &mut BufReader<system::Stream>) -> io:
     let longest = u64::try_from(MAX_ANSWER).unwrap_or(u64::MAX);
     stream.by_ref().take(longest).read_until(b'\n', &mut line)?;
     if line.last() != Some(&b'\n') {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer was cut off"));
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "its answer was cut off"));
     }
     Ok(serde_json::from_slice(&line)?)
 }
 
 fn silent(error: &io::Error) -> CapError {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => CapError::HelperDenied,
+        ErrorKind::PermissionDenied => CapError::HelperDenied,
         _ => CapError::HelperSilent { problem: error.to_string() },
     }
 }

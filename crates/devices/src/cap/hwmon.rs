@@ -1,7 +1,7 @@
 //! AMD's and Intel's limits, as their Linux drivers show them in a card's folder.
 //!
-//! - `amdgpu`: `power1_cap`, µW, between `power1_cap_min` and `power1_cap_max`; the driver drops parts of a watt and takes
-//!   zero for its default, so zero is never written (<https://docs.kernel.org/gpu/amdgpu/thermal.html>).
+//! - `amdgpu`: `power1_cap`, µW, between `power1_cap_min` and `power1_cap_max`; the driver drops parts of a watt, and takes
+//!   zero for its default, so zero is never set (<https://docs.kernel.org/gpu/amdgpu/thermal.html>).
 //! - `xe`, `i915`: `power1_max`, µW (`power2_max` where the driver limits the chip and not the card); zero is no limit, and
 //!   `power1_rated_max`, where the driver tells it, is what the card was made for and the highest that it takes
 //!   (the kernel's `Documentation/ABI/testing/sysfs-driver-intel-{i915,xe}-hwmon`).
@@ -75,12 +75,8 @@ impl Limits for Hwmon {
     fn write(&mut self, card: &str, limit: Milliwatts) -> Result<(), CapError> {
         let files = self.files().find(|files| files.id == card);
         let files = files.ok_or_else(|| CapError::UnknownCard { gpu: card.to_owned() })?;
-        let microwatts = match files.vendor {
-            // The driver would drop the parts of a watt by itself; what is written is then what is read.
-            Vendor::Amd => limit.0 / 1000 * 1_000_000,
-            Vendor::Intel => limit.0 * 1000,
-        };
-        fs::write(&files.limit, microwatts.to_string()).map_err(|error| refusal(&error))
+        let microwatts = limit.0.saturating_mul(1000).to_string();
+        fs::write(&files.limit, microwatts).map_err(|error| refusal(&error))
     }
 }
 

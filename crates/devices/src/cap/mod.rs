@@ -192,8 +192,8 @@ impl Caps {
         Ok(())
     }
 
-    /// Sets a card's limit, and gives back what the card then keeps to: `limit`, or a little less where the card counts in
-    /// coarser steps. It is written only where the card does not keep to it already.
+    /// Sets a card's limit, and gives back what the card then keeps to: `limit` in whole watts, rounded down. It is written
+    /// only where the card does not keep to it already.
     ///
     /// # Errors
     /// Any of [`CapError`]; the card is then as it was, or has its own limit.

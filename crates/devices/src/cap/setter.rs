@@ -67,7 +67,9 @@ impl Setter {
         self.originals.of(card)
     }
 
-    /// Sets a card's limit within its own range, and gives back what it then keeps to.
+    /// Sets a card's limit within its own range, in whole watts rounded down, and gives back what it then keeps to.
+    ///
+    /// Every driver counts in watts or finer, and some round to the nearest: above what was asked for.
     ///
     /// # Errors
     /// When the card's own limit cannot be saved, or the card does not take the limit.
@@ -80,9 +82,10 @@ impl Setter {
         if limit < range.min || limit > range.max {
             return Err(CapError::OutOfRange { asked_mw: limit, min_mw: range.min, max_mw: range.max });
         }
+        let limit = Milliwatts(limit.0 / 1000 * 1000).max(range.min);
         let known = self.originals.of(id).is_some();
-        if known && card.limit_mw.is_some_and(|now| keeps(now, limit)) {
-            return Ok(card.limit_mw.unwrap_or(limit));
+        if known && card.limit_mw == Some(limit) {
+            return Ok(limit);
         }
         self.originals.save(id, card.limit_mw.unwrap_or(Milliwatts::ZERO))?;
         let written = self.vendors[vendor].write(id, limit);
@@ -162,9 +165,4 @@ impl Setter {
         }
         found
     }
-}
-
-/// A card may count in whole watts: what it keeps to is then a little less than what was asked for.
-fn keeps(now: Milliwatts, wanted: Milliwatts) -> bool {
-    now <= wanted && wanted.0 - now.0 < 1000
 }
