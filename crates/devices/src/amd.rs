@@ -102,7 +102,8 @@ impl Radeon {
     /// The better figure. A card that is at work and says nothing of its instant may still know its average.
     fn power(&self) -> Result<Option<Power>, Gone> {
         let of = |attribute: Option<&Attribute>, averaged| {
-            let value = natural(attribute)?.and_then(milliwatts);
+            // A card that is awake draws something: zero is what a sensor says that does not work.
+            let value = natural(attribute)?.and_then(milliwatts).filter(|value| value.0 > 0);
             Ok(value.map(|value| Power { value, averaged }))
         };
         match of(self.input.as_ref(), false)? {

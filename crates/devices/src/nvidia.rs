@@ -201,7 +201,8 @@ impl Card {
     }
 
     fn sensor(&self, nvml: &Nvml, sysfs: &Path) -> Sensor {
-        let reading = self.read(nvml, sysfs).ok().filter(|reading| !reading.asleep);
+        let last = self.rest.last().cloned();
+        let reading = last.or_else(|| self.read(nvml, sysfs).ok()).filter(|reading| !reading.asleep);
         let told = |reading: GpuReading| {
             let power = reading.power.map(|power| match power.averaged {
                 true => "power averaged over about a second",
@@ -279,16 +280,16 @@ impl Card {
         instant: Option<u32>,
         average: Option<u32>,
     ) -> Result<Option<Power>, NvmlError> {
-        let of = |value: u32, averaged| Power { value: milliwatts(value), averaged };
-        if let Some(value) = instant {
-            return Ok(Some(of(value, false)));
+        // A card that is awake draws something: zero is what a sensor says that does not work.
+        let of = |value: Option<u32>, averaged| {
+            let value = value.filter(|value| *value > 0)?;
+            Some(Power { value: milliwatts(value), averaged })
+        };
+        let told = of(instant, false).or_else(|| of(average.filter(|_| self.averages), true));
+        match told {
+            Some(power) => Ok(Some(power)),
+            None => Ok(of(known(device.power_usage())?, self.averages)),
         }
-        if self.averages
-            && let Some(value) = average
-        {
-            return Ok(Some(of(value, true)));
-        }
-        Ok(known(device.power_usage())?.map(|value| of(value, self.averages)))
     }
 
     fn fastest_fan(&self, device: &Device<'_>) -> Result<Option<u32>, NvmlError> {

@@ -30,6 +30,11 @@ impl Rest {
         (idle && now.saturating_duration_since(last.at) < LULL && may_sleep(device)).then(|| last.clone())
     }
 
+    /// What the card said when it was looked at last.
+    pub(crate) fn last(&self) -> Option<&GpuReading> {
+        self.looked.as_ref()
+    }
+
     /// The card was looked at.
     pub(crate) fn looked(&mut self, reading: &GpuReading) {
         self.looked = Some(reading.clone());

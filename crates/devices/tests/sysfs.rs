@@ -182,7 +182,7 @@ fn a_sleeping_card_is_asked_nothing() {
 #[test]
 fn what_is_no_figure_is_none_and_hides_nothing_else() {
     let page = "<html><head><title>502 Bad Gateway</title></head></html>";
-    for garbage in ["", "NaN", "-1", "-68000000", page, "68000000000000", "99999999999999999999"] {
+    for garbage in ["", "NaN", "0", "-1", "-68000000", page, "68000000000000", "99999999999999999999"] {
         let tree = Tree::of(&[XTX, B580]);
         for file in ["power1_average", "power1_cap", "temp1_input", "fan1_input"] {
             tree.write(&format!("{XTX_SENSORS}/{file}"), garbage);
