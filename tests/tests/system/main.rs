@@ -12,6 +12,7 @@ mod kill;
 mod main_path;
 mod managed;
 mod mixed_run;
+mod money;
 mod panel;
 mod power;
 mod privacy;

@@ -52,6 +52,9 @@ pub(super) fn lines(today: &Today) -> Vec<(&'static str, String)> {
     let known = |amount: &Option<Money>, otherwise: &str| amount.as_ref().map_or(otherwise.to_owned(), money);
     let gross = known(&today.gross, "no value set for a credit");
     let cost = known(&today.cost, if today.energy_mj.is_some() { "no energy price set" } else { "unknown" });
+    let unpriced = today.unpriced_mj.filter(|_| today.cost.is_some());
+    let cost =
+        cost + &unpriced.map_or_else(String::new, |it| format!(" without {} that had no price", joules(it)));
     let net = known(&today.net, "not known");
     vec![("energy", energy), ("money", format!("gross {gross} · energy cost {cost} · net {net}"))]
 }

@@ -2,7 +2,7 @@
 
 use idlewatt_control::{GpuPower, ModelEnergy, Power, Sensor, SensorScope};
 
-use super::energy::{label, lines, watts};
+use super::energy::{label, lines, money, watts};
 use super::{columns, grouped};
 
 pub(super) fn power(power: &Power) -> String {
@@ -25,6 +25,14 @@ pub(super) fn power(power: &Power) -> String {
         for (what, text) in lines(today) {
             put(name, format!("{what}: {text}"));
         }
+    }
+    if let Some(profitable) = power.profitable {
+        let text = if profitable {
+            "a token earns what its energy costs now, or more"
+        } else {
+            "not profitable: a token earns less than its energy costs now"
+        };
+        put("profit", text.to_owned());
     }
     for it in &power.models {
         put("model", model(it));
@@ -59,6 +67,8 @@ fn model(it: &ModelEnergy) -> String {
             format!("{}{error} J a token, {}", joules(energy), label(it.label))
         },
     ));
+    parts.extend(it.cost.as_ref().map(|it| format!("energy cost {}", money(it))));
+    parts.extend(it.net.as_ref().map(|it| format!("net {}", money(it))));
     parts.join(" · ")
 }
 
