@@ -25,7 +25,7 @@ use crate::device::GpuReading;
 use crate::meter::Place;
 use crate::windows::ShareWindows;
 use crate::{Now, Wakeup};
-use account::{Doing, Micros, Pace, Power, SECOND, Together};
+use account::{Doing, GREATEST, Micros, Pace, Power, SECOND, Together};
 use card::{Governed, over};
 use deciding::{SLICE, Scene, duration};
 use limits::{Claim, Today, shares};
@@ -380,7 +380,7 @@ impl Governor {
         for card in self.cards.values_mut() {
             card.limit(settings, today, count);
         }
-        self.machine_cap = settings.machine_cap.map(|it| it.0.max(0));
+        self.machine_cap = settings.machine_cap.map(|it| it.0.clamp(0, GREATEST));
         let Some(cap) = self.machine_cap else {
             self.cards.values_mut().for_each(|card| card.share = None);
             return;

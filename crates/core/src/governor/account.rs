@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::card::TARGET;
-use super::sense::Seen;
+use super::sense::{FROZEN, Seen};
 
 /// µs since the governor's first decision.
 pub(super) type Micros = i64;
@@ -16,6 +16,8 @@ pub(super) type Energy = i64;
 /// mW
 pub(super) type Power = i64;
 
+/// No card and no machine that shares draws more, mW: what is above is a mistake of a sensor, and a cap there is none.
+pub(super) const GREATEST: Power = 100_000_000;
 pub(super) const SECOND: Micros = 1_000_000;
 pub(super) const WINDOW: Micros = 10 * SECOND;
 const BIN: Micros = 50_000;
@@ -59,8 +61,8 @@ struct Bin {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Account {
     bins: VecDeque<Bin>,
-    /// Since when shared work runs or waits.
-    run_since: Option<Micros>,
+    /// Since when shared work runs or waits, and until when. A pause shorter than a sensor's lag is none.
+    run: Option<(Micros, Micros)>,
     stopped_last: Option<Micros>,
     /// All that was ever charged, less what was refunded.
     total: Energy,
@@ -77,16 +79,15 @@ impl Account {
 
     /// The card did this until now.
     pub(super) fn advance(&mut self, from: Micros, to: Micros, doing: Doing, lag: Micros, rates: Rates) {
-        match doing {
-            Doing::Rest => self.run_since = None,
-            Doing::Stopped => self.stopped_last = Some(to),
-            Doing::Work => {}
+        if doing == Doing::Stopped {
+            self.stopped_last = Some(to);
         }
         if doing != Doing::Rest {
-            self.run_since.get_or_insert(from);
+            let goes_on = self.run.filter(|(_, until)| from - until <= lag);
+            self.run = Some((goes_on.map_or(from, |(since, _)| since), to));
         }
         let power = if doing == Doing::Work { rates.worst } else { rates.resting };
-        let early = self.run_since.is_some_and(|since| from < since + lag);
+        let early = self.run.is_some_and(|(since, _)| from < since + lag);
         let mut at = from.max(to - WINDOW - BIN);
         while at < to {
             let index = at / BIN;
@@ -116,24 +117,31 @@ impl Account {
 
     /// Charges what sensors have told by now. `exact`: the card holds itself, so its power is even and the mean is right.
     pub(super) fn settle(&mut self, now: Micros, seen: &Seen, exact: bool) {
-        let lag = seen.lag();
         let sliced = self.stopped_last.is_some_and(|at| now - at < WINDOW);
+        let lag = seen.lag(sliced);
+        let mut worked = None;
         for bin in self.bins.iter_mut().rev() {
             let (begin, end) = (bin.index * BIN, (bin.index + 1) * BIN);
-            if end + lag > now || bin.measured {
+            if bin.doing != Doing::Rest {
+                worked = Some(begin);
+            }
+            let (from, to) = (begin + lag.least, end + lag.most);
+            if to > now || bin.measured {
                 continue;
             }
-            if end + lag + 2 * SECOND < now {
+            if to + FROZEN < now {
                 break;
             }
-            let power = match bin.doing {
+            let rests = bin.doing == Doing::Rest && !(sliced && worked.is_some_and(|at| at < to));
+            let power = match () {
                 // What it draws by itself or for the host: the sensor may still show work that has ended.
-                Doing::Rest => seen.least(begin, end + lag).map(|power| match bin.budget {
+                () if rests => seen.least(from, to).map(|power| match bin.budget {
                     Some(budget) => power.min(budget.saturating_mul(1_000) / bin.time.max(1)),
                     None => power,
                 }),
-                _ if bin.early || !(sliced || exact) => seen.greatest(begin, end + lag),
-                _ => seen.mean(begin, end + lag),
+                // The mean is right where power is even, or is cut into slices shorter than the sensor can tell.
+                () if exact || sliced && !bin.early => seen.mean(from, to),
+                () => seen.greatest(from, to),
             };
             if let Some(power) = power {
                 let charge = energy(power, bin.time);
@@ -151,14 +159,6 @@ impl Account {
             window.add(bin.index, bin.time, bin.budget, bin.charge);
         }
         window
-    }
-
-    /// Mean power of the last ten seconds, where all of it was measured but the part too new to be.
-    pub(super) fn mean(&self) -> Option<Power> {
-        let measured = || self.bins.iter().filter(|bin| bin.measured);
-        let time: Micros = measured().map(|bin| bin.time).sum();
-        let charge: Energy = measured().map(|bin| bin.charge).sum();
-        (time > WINDOW / 2).then(|| charge * 1_000 / time)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use idlewatt_protocol::Milliwatts;
 
-use super::account::{Account, Doing, Micros, Pace, Power, Rates, SECOND, WINDOW, Window, energy};
+use super::account::{Account, Doing, GREATEST, Micros, Pace, Power, Rates, SECOND, WINDOW, Window, energy};
 use super::limits::{Claim, Heat, Today};
 use super::sense::{Seen, Situation};
 use super::{Card, Effect, Limit, NotHardware, Settings};
@@ -76,7 +76,7 @@ impl Governed {
     pub(super) fn pass(&mut self, from: Micros, to: Micros) {
         let resting = self.resting();
         let rates = Rates { cap: self.cap.map(|it| it.0), worst: self.worst.unwrap_or(resting), resting };
-        self.account.advance(from, to, self.doing, self.seen.lag(), rates);
+        self.account.advance(from, to, self.doing, self.seen.lag(false).most, rates);
     }
 
     /// The card was read.
@@ -92,7 +92,7 @@ impl Governed {
         self.seen.read(read_at, &card.reading, situation);
         self.account.settle(now, &self.seen, self.held);
         if self.wanted.is_none() && now - self.set_at >= RESTORED {
-            self.original = card.reading.limit.map(|it| it.0);
+            self.original = believable(card.reading.limit);
         }
     }
 
@@ -129,7 +129,7 @@ impl Governed {
     fn limit_told(&self) -> Option<Power> {
         let reading = &self.told.reading;
         let range = reading.limit_range.map(|it| it.max);
-        reading.limit.or(reading.default_limit).or(range).map(|it| it.0).filter(|limit| *limit > 0)
+        [reading.limit, reading.default_limit, range].into_iter().find_map(believable)
     }
 
     fn worst_now(&self) -> Option<Power> {
@@ -137,9 +137,9 @@ impl Governed {
         match self.limit_told() {
             Some(limit) => Some(recent.map_or(limit, |recent| recent.max(limit))),
             None if !self.seen.any() => None,
-            None => match self.seen.peak().max(recent) {
-                Some(peak) if self.seen.peak().is_some() => Some(peak + peak / 10),
-                peak => self.cap.map(|(cap, _)| cap * GUESS).max(peak),
+            None => match self.seen.peak() {
+                Some(peak) => Some(peak + peak / 10),
+                None => self.cap.map(|(cap, _)| cap * GUESS).max(recent),
             },
         }
     }
@@ -157,8 +157,8 @@ impl Governed {
     /// The most that it was made for, or that its owner left it.
     pub(super) fn ceiling(&self) -> Option<Power> {
         let reading = &self.told.reading;
-        let range = reading.limit_range.map(|it| it.max.0);
-        self.original.or(reading.default_limit.map(|it| it.0)).or(range).filter(|it| *it > 0)
+        let range = reading.limit_range.map(|it| it.max);
+        self.original.or_else(|| [reading.default_limit, range].into_iter().find_map(believable))
     }
 
     /// The lowest of its own limits and its part of the machine's cap.
@@ -170,7 +170,7 @@ impl Governed {
 
     /// Its claim on the machine's cap.
     pub(super) fn claim(&self, now: Micros) -> Claim {
-        let most = self.cap.map(|it| it.0).into_iter().chain(self.worst).min().unwrap_or(i64::MAX / 4);
+        let most = self.cap.map(|it| it.0).into_iter().chain(self.worst).min().unwrap_or(GREATEST);
         let used = self.seen.mean(now - SECOND, now).filter(|_| self.doing == Doing::Work);
         let wants = match (used, self.share) {
             (Some(used), Some(share)) if used < share - share / 10 => used + used / 8 + 10 * WATT,
@@ -189,17 +189,17 @@ impl Governed {
         let lowest = self.lowest().map(|it| it.0);
         let trim = self.excess(lowest, now);
         let wanted = lowest.filter(|_| active && self.told.settable).and_then(|cap| {
-            let range = self.told.reading.limit_range;
+            let range = self.told.reading.limit_range.filter(|it| it.min <= it.max);
             let limit = (cap - trim) / WATT * WATT;
-            let limit = range.map_or(limit, |range| limit.clamp(range.min.0, range.max.0.max(range.min.0)));
+            let limit = range.map_or(limit, |range| limit.clamp(range.min.0, range.max.0));
             // Never above what it had: a cap is no reason to draw more.
             (limit > 0 && self.ceiling().is_none_or(|ceiling| limit < ceiling)).then_some(limit)
         });
-        let in_force = self.told.reading.limit.map(|it| it.0);
-        let obeys = lowest.zip(self.account.mean()).is_none_or(|(cap, mean)| mean * 100 <= cap * BELIEVED);
+        let in_force = believable(self.told.reading.limit);
+        let obeys = |cap: Power| self.room(cap, now) * 100 >= -energy(cap, WINDOW) * (BELIEVED - 100);
         self.held = match (lowest, in_force) {
             (None, _) => true,
-            (Some(cap), Some(limit)) => limit < cap + WATT && obeys,
+            (Some(cap), Some(limit)) => limit < cap + WATT && obeys(cap),
             _ => false,
         };
         let holds = wanted.is_some_and(|wanted| lowest.is_some_and(|cap| wanted <= cap));
@@ -225,8 +225,11 @@ impl Governed {
     /// What a card that holds itself drew too much over the last window, so that it is held lower until that is paid.
     fn excess(&self, cap: Option<Power>, now: Micros) -> Power {
         let Some(cap) = cap.filter(|_| self.held) else { return 0 };
-        let window = self.account.window(now, cap, 100, self.resting());
-        over(window.room(), cap)
+        over(self.room(cap, now), cap)
+    }
+
+    fn room(&self, cap: Power, now: Micros) -> i64 {
+        self.account.window(now, cap, 100, self.resting()).room()
     }
 
     pub(super) fn not_hardware(&self) -> Option<NotHardware> {
@@ -237,6 +240,10 @@ impl Governed {
             _ => NotHardware::NotInForce,
         })
     }
+}
+
+fn believable(limit: Option<Milliwatts>) -> Option<Power> {
+    limit.map(|it| it.0).filter(|limit| (1..=GREATEST).contains(limit))
 }
 
 /// By how much to lower a power so that what was used too much is paid in half a window; noise is not paid.

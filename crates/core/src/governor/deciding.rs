@@ -12,6 +12,8 @@ use crate::meter::Place;
 
 /// Work is stopped and continued for this long at least.
 pub(super) const SLICE: Micros = 100_000;
+/// When to ask again should no reading come: a slice that ends with a reading is measured best.
+pub(super) const OVERDUE: Micros = SLICE + 25_000;
 /// A slice, and what the next question may be late by.
 pub(super) const AHEAD: Micros = SLICE + 50_000;
 /// Requests are ended this long before the energy is used: a server needs a moment to see that nobody listens.

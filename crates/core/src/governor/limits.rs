@@ -2,7 +2,7 @@
 
 use idlewatt_protocol::{Millijoules, Milliwatts};
 
-use super::account::Power;
+use super::account::{GREATEST, Power};
 use super::{Inputs, Limit, Settings, WINDOW};
 use crate::Now;
 use crate::device::GpuReading;
@@ -60,7 +60,7 @@ impl Today {
         });
         let daily = settings.daily_energy.zip(midnight).map(|(limit, until)| {
             let used = if inputs.used.0 == date { inputs.used.1 } else { Millijoules::ZERO };
-            let left = Millijoules((limit.0 - used.0).max(0));
+            let left = Millijoules(limit.0.saturating_sub(used.0.max(0)).max(0));
             (left, Limit::DailyEnergy { used, limit, until })
         });
         Self { quiet, daily, midnight, quiet_changes }
@@ -92,7 +92,7 @@ impl Heat {
             }
         };
         let limits = [
-            cap.map(|cap| (cap.0.max(0), Limit::UserCap)),
+            cap.map(|cap| (cap.0.clamp(0, GREATEST), Limit::UserCap)),
             reading.temperature_c.and_then(|reading_c| {
                 let limit_c = settings.thermal_limit_c;
                 let power = derated(core, limit_c.into(), DEGREES)?;
@@ -110,7 +110,7 @@ impl Heat {
             today.daily.map(|(left, limit)| {
                 // What is left lasts for one more window at least.
                 let power = left.0 / i64::try_from(WINDOW.as_secs()).unwrap_or(1) / cards.max(1);
-                (power, limit)
+                (power.min(GREATEST), limit)
             }),
             ceiling.map(|ceiling| (ceiling, Limit::Card)),
         ];

@@ -2,16 +2,21 @@
 
 use std::collections::VecDeque;
 
-use super::account::{Doing, Micros, Power, SECOND};
+use super::account::{Doing, GREATEST, Micros, Power, SECOND};
 use crate::device::GpuReading;
 
-/// A reading may be this late, or average over this long, unless the card was seen to be quicker: the slowest known
+/// How late a reading may be, or over how long it may average, until the card's own lag was seen: the slowest known
 /// (NVML's averaged power) looks back one second.
-const SLOWEST: Micros = 1_200_000;
+const UNSEEN: Lag = Lag { least: 0, most: 1_200_000 };
+/// What a request needs to reach the card, and what may lie between two readings.
+const LATE_START: Micros = 150_000;
 /// Readings further apart leave a hole between them.
 const HOLE: Micros = 350_000;
-/// A sensor of a working card that shows the very same figure for so long has stopped.
-const FROZEN: Micros = 2 * SECOND;
+/// A sensor of a working card that shows the very same figure for longer has stopped meanwhile; one that is only
+/// refreshed seldom shows another before.
+pub(super) const FROZEN: Micros = 2 * SECOND;
+/// How long a card must have worked before its peak is believed to be one.
+const PEAK_AFTER: Micros = 3 * SECOND;
 /// How long a start of work is watched to learn the lag.
 const WATCHED: Micros = 2_500_000;
 /// Starts that are remembered.
@@ -23,16 +28,26 @@ const KEPT: Micros = 5 * SECOND;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     readings: VecDeque<(Micros, Power)>,
+    /// The same figure again, from a card with work: taken in once another shows that the sensor is alive.
+    again: Vec<(Micros, Power)>,
     last: Option<(Micros, Power)>,
     changed: Micros,
     counter: Option<(Micros, i64)>,
     /// Without shared work: now, and the least ever.
     resting: Option<Power>,
     least: Option<Power>,
-    /// The most ever, with shared work alone.
-    peak: Option<Power>,
-    rises: VecDeque<Micros>,
+    /// The most ever with shared work alone, and since when it was watched.
+    peak: Option<(Micros, Power)>,
+    starts: VecDeque<Lag>,
     watch: Option<Watch>,
+    worked: bool,
+}
+
+/// How old what a sensor shows is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lag {
+    pub(super) least: Micros,
+    pub(super) most: Micros,
 }
 
 #[derive(Clone, Debug)]
@@ -60,17 +75,21 @@ impl Seen {
             return;
         }
         let Some(power) = self.power(at, reading) else { return };
-        let changed = self.last.is_none_or(|(_, before)| before != power);
-        self.last = Some((at, power));
-        if changed {
-            self.changed = at;
-        }
         let Situation { doing, since, limit, .. } = situation;
         let works = doing == Doing::Work;
-        let impossible = power < 0 || works && power == 0 || limit.is_some_and(|limit| power > 3 * limit);
-        let frozen = works && (self.changed < since.min(at - FROZEN / 4) || at - self.changed > FROZEN);
-        if impossible || frozen {
+        let same = self.last.is_some_and(|(_, before)| before == power);
+        self.last = Some((at, power));
+        let most = limit.map_or(GREATEST, |limit| 3 * limit);
+        if !(0..=most).contains(&power) || works && power == 0 {
             return;
+        }
+        if same && doing != Doing::Rest {
+            self.again.push((at, power));
+            return;
+        }
+        if !same {
+            let alive = at - std::mem::replace(&mut self.changed, at) <= FROZEN;
+            self.readings.extend(self.again.drain(..).filter(|_| alive));
         }
         self.readings.push_back((at, power));
         while self.readings.front().is_some_and(|(first, _)| *first < at - KEPT) {
@@ -78,9 +97,10 @@ impl Seen {
         }
         if works {
             if !situation.own_use {
-                self.peak = self.peak.max(Some(power));
+                let (since, peak) = self.peak.unwrap_or((at, power));
+                self.peak = Some((since, peak.max(power)));
             }
-        } else if at - since > self.lag() + SECOND / 3 {
+        } else if at - since > self.lag(false).most + SECOND / 3 {
             self.resting = Some(power);
             self.least = Some(self.least.map_or(power, |least| least.min(power)));
         }
@@ -101,41 +121,57 @@ impl Seen {
             }
         };
         // It began anew: the driver was loaded again.
-        (counter > before).then(|| (counter - before).saturating_mul(SECOND) / (at - before_at).max(1))
+        (counter > before)
+            .then(|| counter.saturating_sub(before).saturating_mul(SECOND) / (at - before_at).max(1))
     }
 
-    /// Work begins or ends after this.
+    /// Work begins, stands still or ends after this.
     pub(super) fn turn(&mut self, at: Micros, before: Doing, since: Micros, now: Doing) {
-        let settled = before == Doing::Rest && at - since > 2 * SECOND;
-        self.watch = match (now, self.last) {
-            (Doing::Work, Some((_, base))) if settled => Some(Watch { from: at, base, seen: Vec::new() }),
-            _ => None,
-        };
+        if now == Doing::Rest {
+            self.watch = None;
+        } else if before == Doing::Rest {
+            // What work before still shows is no base.
+            let settled = !self.worked || at - since > 2 * SECOND;
+            self.worked = true;
+            let base = self.last.filter(|_| settled);
+            self.watch = base.map(|(_, base)| Watch { from: at, base, seen: Vec::new() });
+        }
     }
 
-    /// The lag is the time from the start of work until the sensor shows nine tenths of what follows: late sensors
-    /// and averaging ones alike. Work that begins slowly makes it longer, never shorter.
+    /// The lag shows when work begins: from a tenth of the rise to nine tenths of it, for late sensors and averaging
+    /// ones alike. Work that begins slowly makes it look longer.
     fn learn_lag(&mut self, at: Micros, power: Power) {
         let Some(watch) = &mut self.watch else { return };
+        if at - watch.seen.last().map_or(watch.from, |(last, _)| *last) > HOLE {
+            self.watch = None;
+            return;
+        }
         watch.seen.push((at, power));
         if at - watch.from < WATCHED {
             return;
         }
         let top = watch.seen.iter().map(|(_, power)| *power).max().unwrap_or(watch.base);
-        let nearly = watch.base + (top - watch.base) * 9 / 10;
-        let rise = watch.seen.iter().find(|(_, power)| *power >= nearly).map(|(at, _)| at - watch.from);
-        if let Some(rise) = rise.filter(|_| top - watch.base > top / 10) {
-            self.rises.push_back(rise);
-            if self.rises.len() > STARTS {
-                self.rises.pop_front();
+        let rise = top - watch.base;
+        let part = |tenths: i64| {
+            let reached = watch.seen.iter().find(|(_, power)| *power >= watch.base + rise * tenths / 10);
+            reached.map(|(at, _)| at - watch.from)
+        };
+        if let (Some(least), Some(most), true) = (part(1), part(9), rise > top / 4) {
+            let (least, most) = ((least - LATE_START).max(0), (most + SECOND / 20).min(UNSEEN.most));
+            self.starts.push_back(Lag { least: least.min(most - LATE_START).max(0), most });
+            if self.starts.len() > STARTS {
+                self.starts.pop_front();
             }
         }
         self.watch = None;
     }
 
-    /// How late a reading may be.
-    pub(super) fn lag(&self) -> Micros {
-        self.rises.iter().max().map_or(SLOWEST, |slowest| (slowest + SECOND / 20).min(SLOWEST))
+    /// How late a reading is. A request that needs a moment to reach the card makes the least look longer than it is:
+    /// one start alone says nothing of it, but where it is the process itself that goes on (`prompt`).
+    pub(super) fn lag(&self, prompt: bool) -> Lag {
+        let most = self.starts.iter().map(|it| it.most).max().unwrap_or(UNSEEN.most);
+        let least = self.starts.iter().map(|it| it.least).min().filter(|_| prompt || self.starts.len() > 1);
+        Lag { least: least.unwrap_or(UNSEEN.least), most }
     }
 
     /// What the card draws without shared work, the host's own load included.
@@ -148,8 +184,10 @@ impl Seen {
         self.least
     }
 
+    /// The most that it ever drew for shared work, once it was seen at it for a while.
     pub(super) fn peak(&self) -> Option<Power> {
-        self.peak
+        let (since, peak) = self.peak?;
+        self.last.filter(|(at, _)| at - since > PEAK_AFTER).map(|_| peak)
     }
 
     /// The greatest of the last seconds.
@@ -169,13 +207,21 @@ impl Seen {
         self.without_hole(from, to).then(|| self.between(from, to).max()).flatten()
     }
 
+    /// Each reading stands for the time since the one before it: slices of work end with a reading.
     pub(super) fn mean(&self, from: Micros, to: Micros) -> Option<Power> {
         if !self.without_hole(from, to) {
             return None;
         }
-        let (sum, count) =
-            self.between(from, to).fold((0, 0), |(sum, count), power| (sum + power, count + 1));
-        (count > 0).then(|| sum / count)
+        let (mut sum, mut upto) = (0, from);
+        for (at, power) in self.readings.iter().filter(|(at, _)| *at > from) {
+            let until = (*at).min(to);
+            sum += power * (until - upto);
+            upto = until;
+            if upto == to {
+                break;
+            }
+        }
+        (upto > from).then(|| sum / (upto - from))
     }
 
     /// Readings of a stretch, with one on each side: a sensor that is read seldom shows no less than what was.

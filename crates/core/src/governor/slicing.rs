@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::account::{Micros, SECOND};
-use super::deciding::{AHEAD, CUT_AHEAD, SLICE, Scene};
+use super::deciding::{AHEAD, CUT_AHEAD, OVERDUE, SLICE, Scene};
 use super::{Effect, Refusal, Service};
 
 /// Requests whose process stood still for this long are ended: they go on elsewhere.
@@ -108,7 +108,7 @@ impl Slicing {
     ) {
         let under = scene.under(service);
         let all: Vec<&str> = work.cards.iter().chain(&under).copied().collect();
-        work.look_in(scene.now, SLICE);
+        work.look_in(scene.now, OVERDUE);
         if in_pace(&under) && scene.fits(&all, AHEAD) {
             self.go_on(service, effects);
             work.cards.extend(under);

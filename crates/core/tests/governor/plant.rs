@@ -113,9 +113,11 @@ impl Default for ServicePlan {
 struct SimCard {
     plan: CardPlan,
     card: simgpu::Card,
-    /// The same card with the host's load alone.
-    host: simgpu::Card,
+    /// J of the host's own load.
+    host: f64,
+    /// As read last, and when.
     shown: Option<f64>,
+    shown_at: f64,
 }
 
 struct SimService {
@@ -178,11 +180,10 @@ impl Plant {
             .map(|mut plan| {
                 plan.sensing.phase = random.unit();
                 plan.sensing.seed = random.bits();
-                let at = -10.0;
-                let new =
-                    |load| simgpu::Card::new(at, load, plan.limit, Physics::default(), plan.sensing.clone());
-                let (card, host) = (new(plan.idle + (plan.host)(0.0)), new((plan.host)(0.0)));
-                SimCard { plan, card, host, shown: None }
+                let load = plan.idle + (plan.host)(0.0);
+                let sensing = plan.sensing.clone();
+                let card = simgpu::Card::new(0.0, load, plan.limit, Physics::default(), sensing);
+                SimCard { plan, card, host: 0.0, shown: None, shown_at: 0.0 }
             })
             .collect();
         let services = services.into_iter().map(|plan| {
@@ -218,6 +219,11 @@ impl Plant {
     pub(crate) fn set_cap(&mut self, card: usize, cap: Option<f64>) {
         self.cards[card].plan.cap = cap;
         self.decide();
+    }
+
+    /// The wall clock is set.
+    pub(crate) fn jump(&mut self, seconds: i64) {
+        self.origin.wall += jiff::SignedDuration::from_secs(seconds);
     }
 
     pub(crate) fn card(&mut self, card: usize) -> &mut simgpu::Card {
@@ -312,9 +318,9 @@ impl Plant {
         }
         for ((card, load), host) in self.cards.iter_mut().zip(loads).zip(hosts) {
             card.card.set_load(load);
-            card.host.set_load(host);
+            let before = card.card.truth().energy_j;
             card.card.run_to(self.at);
-            card.host.run_to(self.at);
+            card.host += (card.card.truth().energy_j - before) * host / load;
         }
         let mut changed = false;
         for (service, speed) in self.services.iter_mut().zip(speeds) {
@@ -331,7 +337,8 @@ impl Plant {
 
     fn read(&mut self, due: bool) {
         for (at, card) in self.cards.iter_mut().enumerate() {
-            if due || card.shown.is_none() {
+            if due {
+                card.shown_at = self.at;
                 let power = if card.plan.averaged {
                     card.card.averaged_power_w()
                 } else {
@@ -353,7 +360,8 @@ impl Plant {
         let now = self.now();
         let read = |(index, it): (usize, &SimCard)| {
             let backwards = (it.plan.fault)(self.at) == Some(Fault::Backwards);
-            let at = if backwards { now.monotonic - Duration::from_secs(30) } else { now.monotonic };
+            let back = it.shown_at - if backwards { 30.0 } else { 0.0 };
+            let at = now.monotonic - Duration::from_secs_f64(self.at - back);
             let mut reading = GpuReading::silent(it.plan_id(index), "Simulated card", at);
             reading.power = it.shown.map(|power| Power { value: watts(power), averaged: it.plan.averaged });
             reading.temperature_c = Some(it.card.truth().temperature_c.round() as i32);
@@ -411,14 +419,11 @@ impl Plant {
     fn note(&mut self) {
         let last = self.truth.last();
         let sum = |before: Option<f64>, rate: Option<f64>| before.unwrap_or(0.0) + rate.unwrap_or(0.0) * STEP;
-        let start = |it: &simgpu::Card| it.truth_at(0.0).energy_j;
         let (mut shared, mut host, mut caps) = (Vec::new(), Vec::new(), Vec::new());
         for (index, it) in self.cards.iter().enumerate() {
-            let own = it.host.truth().energy_j;
-            host.push(own);
-            shared.push(it.card.truth().energy_j - own);
+            host.push(it.host);
+            shared.push(it.card.truth().energy_j - it.host);
             caps.push(sum(last.map(|last| last.caps[index]), it.plan.cap));
-            let _ = start;
         }
         let machine = self.settings.machine_cap.map(Milliwatts::to_main_unit);
         let machine_cap = sum(last.map(|last| last.machine_cap), machine);
@@ -426,12 +431,12 @@ impl Plant {
         self.truth.push(Moment { at: self.at, shared, host, caps, machine_cap, queued });
     }
 
-    /// Over all windows from a moment on, the worst shared energy as a part of what the cap gave.
-    pub(crate) fn worst(&self, from: f64, of: impl Fn(&Moment) -> (f64, f64)) -> f64 {
+    /// Over all windows that end settled, the worst shared energy as a part of what the cap gave.
+    pub(crate) fn worst(&self, settled: impl Fn(f64) -> bool, of: impl Fn(&Moment) -> (f64, f64)) -> f64 {
         let bins = (WINDOW / STEP).round() as usize;
         let windows = self.truth.iter().zip(self.truth.iter().skip(bins));
         windows
-            .filter(|(begin, _)| begin.at >= from)
+            .filter(|(_, end)| settled(end.at))
             .map(|(begin, end)| {
                 let ((used, gave), (used_then, gave_then)) = (of(end), of(begin));
                 (used - used_then) / (gave - gave_then)
