@@ -1,9 +1,9 @@
 //! One child process: what it printed, and its certain end.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -70,20 +70,37 @@ impl Process {
         drop(self.child.wait());
     }
 
-    /// SIGTERM, then its exit code.
-    pub fn end(&mut self, bound: Duration) -> Option<i32> {
+    /// Sends it a signal, to it alone.
+    pub fn tell(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: a signal to a child that has not been waited for.
         #[expect(unsafe_code, reason = "the standard library sends SIGKILL only")]
         unsafe {
-            libc::kill(pid, libc::SIGTERM);
+            libc::kill(pid, signal);
         }
+    }
+
+    /// SIGTERM, then its exit code.
+    pub fn end(&mut self, bound: Duration) -> Option<i32> {
+        self.tell(libc::SIGTERM);
+        self.wait(bound).code()
+    }
+
+    /// Waits for its end: its exit code, or 128 and the signal that ended it; and how long that took.
+    pub fn ended(&mut self, bound: Duration) -> (i32, Duration) {
+        let begun = Instant::now();
+        let status = self.wait(bound);
+        let code = status.code().or_else(|| Some(128 + status.signal()?));
+        (code.expect("a code or a signal"), begun.elapsed())
+    }
+
+    fn wait(&mut self, bound: Duration) -> ExitStatus {
         let deadline = Instant::now() + bound;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                return status.code();
+                return status;
             }
-            assert!(Instant::now() < deadline, "{} did not end within {bound:?} of SIGTERM", self.name);
+            assert!(Instant::now() < deadline, "{} did not end within {bound:?}", self.name);
             std::thread::sleep(Duration::from_millis(10));
         }
     }

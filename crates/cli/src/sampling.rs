@@ -17,6 +17,9 @@ use idlewatt_protocol::{Label, Millijoules, Milliwatts, RequestId};
 /// The meter knows work by requests; a stretch is one that runs on the sensor alone.
 const STRETCH: RequestId = RequestId([0; 16]);
 
+/// How long the first stretch waits for sensors that tell nothing yet.
+const SETTLE: Duration = Duration::from_millis(300);
+
 /// One round of readings: each sensor in the order of [`Sampling::sensors`].
 pub(crate) struct Sample {
     /// When.
@@ -140,6 +143,7 @@ struct Watched {
     sensor: Sensor,
     meter: Meter,
     last: Option<SensorReading>,
+    tells_power: bool,
     power: Option<Milliwatts>,
     so_far: Millijoules,
     peak: Option<Milliwatts>,
@@ -153,7 +157,7 @@ impl<F: FnMut(&Sample)> Reading<F> {
         loop {
             match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Order::Begin(reply)) => {
-                    let at = self.read();
+                    let at = self.settle();
                     self.begun = Some(at);
                     self.known.values_mut().for_each(|it| it.begin(at));
                     self.tell(at);
@@ -177,6 +181,18 @@ impl<F: FnMut(&Sample)> Reading<F> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// Reads until every sensor tells power, within [`SETTLE`]: one that counts tells it from the second change on, and
+    /// what was used until then would be lost.
+    fn settle(&mut self) -> Instant {
+        let begun = Instant::now();
+        let mut at = self.read();
+        while self.known.values().any(|it| !it.tells_power) && begun.elapsed() < SETTLE {
+            std::thread::sleep(SETTLE / 10);
+            at = self.read();
+        }
+        at
     }
 
     fn read(&mut self) -> Instant {
@@ -211,6 +227,7 @@ impl Watched {
             sensor,
             meter: Meter::default(),
             last: None,
+            tells_power: false,
             power: None,
             so_far: Millijoules::ZERO,
             peak: None,
@@ -220,6 +237,7 @@ impl Watched {
     }
 
     fn take(&mut self, reading: SensorReading) {
+        self.tells_power = reading.power.is_some();
         self.power = reading.power.map(|it| it.value).or_else(|| self.by_counter(&reading));
         self.peak = self.peak.max(self.power);
         // The meter reads cards; to it any sensor is one that tells power and energy only.

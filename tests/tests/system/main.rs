@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod bad_input;
+mod bench;
 mod disconnect;
 mod full;
 mod homes;
@@ -11,6 +12,7 @@ mod keyring;
 mod kill;
 mod main_path;
 mod managed;
+mod measure;
 mod mixed_run;
 mod money;
 mod panel;
