@@ -31,7 +31,11 @@ pub(crate) fn run(home: Home, hidden: bool) -> anyhow::Result<()> {
         "the window needs a desktop session.\n  why: neither DISPLAY nor WAYLAND_DISPLAY is set.\n  do:  start it from the \
          desktop; on a machine without one, `idlewatt panel` prints the control panel's link."
     );
-    let single = tauri_plugin_single_instance::init(|app, _arguments, _folder| front(app));
+    let single = tauri_plugin_single_instance::init(|app, arguments, _folder| {
+        if !arguments.iter().any(|argument| argument == "--hidden") {
+            front(app);
+        }
+    });
     let remembered = tauri_plugin_window_state::Builder::new()
         .with_filename(home.data.join("window.json").to_string_lossy())
         .with_state_flags(StateFlags::SIZE | StateFlags::POSITION | StateFlags::MAXIMIZED)
