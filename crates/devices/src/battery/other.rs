@@ -1,42 +1,42 @@
-//! Windows and macOS, by `starship-battery`.
+//! Windows and macOS, by `starship-battery`. Its handles may not leave their thread on macOS, so none is kept.
 
 use starship_battery::units::power::milliwatt;
-use starship_battery::{Manager, State as Flow};
+use starship_battery::{Battery, Manager, State as Flow};
 
 use super::State;
 use crate::Places;
 
 pub(super) struct Cells {
-    manager: Option<Manager>,
-    cells: Vec<starship_battery::Battery>,
+    any: bool,
 }
 
 impl Cells {
     pub(super) fn find(_: &Places) -> Self {
-        let mut this = Self { manager: Manager::new().ok(), cells: Vec::new() };
-        this.look_again();
-        this
+        Self { any: batteries().next().is_some() }
     }
 
     pub(super) fn look_again(&mut self) {
-        let found = self.manager.as_ref().and_then(|manager| manager.batteries().ok());
-        self.cells = found.into_iter().flatten().flatten().collect();
+        self.any = batteries().next().is_some();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        !self.any
     }
 
-    pub(super) fn states(&mut self) -> Vec<State> {
-        let manager = self.manager.as_ref();
-        let state = |cell: &mut starship_battery::Battery| match manager.map(|manager| manager.refresh(cell))
-        {
-            Some(Ok(())) if cell.state() == Flow::Discharging => {
-                State::Discharging(whole(cell.energy_rate().get::<milliwatt>()))
-            }
-            _ => State::Other,
-        };
-        self.cells.iter_mut().map(state).collect()
+    pub(super) fn states(&self) -> Vec<State> {
+        batteries().map(|battery| state(&battery)).collect()
+    }
+}
+
+fn batteries() -> impl Iterator<Item = Battery> {
+    let found = Manager::new().and_then(|manager| manager.batteries()).ok();
+    found.into_iter().flatten().flatten()
+}
+
+fn state(battery: &Battery) -> State {
+    match battery.state() {
+        Flow::Discharging => State::Discharging(whole(battery.energy_rate().get::<milliwatt>())),
+        _ => State::Other,
     }
 }
 
