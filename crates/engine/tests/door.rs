@@ -95,7 +95,9 @@ async fn a_printed_link_opens_the_panel_once() {
 async fn what_names_code_or_files_is_not_set_over_http() {
     let it = running().await;
     let set = |key: &str, value: &str| Request::SetConfig { key: key.into(), value: value.into() };
-    for key in ["devices.nvml", "devices.sysfs", "servers.urls", "control.listen", "keys.store"] {
+    for key in
+        ["devices.nvml", "devices.sysfs", "servers.urls", "signals.plugs", "control.listen", "keys.store"]
+    {
         let Response::Error(error) = it.answer(&set(key, "x")).await else { panic!("{key} was set") };
         assert_eq!(error.code, Code::LocalOnly, "{key}");
     }
