@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use idlewatt_devices::Places;
 use idlewatt_devices::cap::{CapError, CapPlaces, Caps, Setter, Way};
@@ -83,6 +85,29 @@ fn a_limit_is_set_with_the_cards_own_one_saved_and_given_back() {
     assert_eq!(setter.restore(CARD), Ok(()));
     assert_eq!((machine.limit(), setter.original(CARD)), (350_000, None));
     assert!(!machine.record().exists());
+}
+
+#[test]
+fn the_cards_own_limit_is_on_disk_before_another_is_set() {
+    let mut two = card(&json!({}));
+    two["cards"].as_array_mut().unwrap().push(json!({"uuid": "GPU-b"}));
+    let machine = Machine::new(&two);
+    let mut setter = machine.setter();
+    // With one limit held the driver stays loaded.
+    setter.set("GPU-b", watts(300)).unwrap();
+    // It waits for its turn, so what is on disk now was there before it set anything.
+    let turn = File::create(machine.path("simnvml.lock")).unwrap();
+    turn.lock().unwrap();
+    let setting = thread::spawn(move || setter.set(CARD, watts(200)));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !fs::read_to_string(machine.record()).is_ok_and(|record| record.contains(CARD)) {
+        assert!(Instant::now() < deadline, "set before it was saved");
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(machine.limit(), 350_000);
+    drop(turn);
+    assert_eq!(setting.join().unwrap(), Ok(watts(200)));
+    assert_eq!(machine.limit(), 200_000);
 }
 
 #[test]

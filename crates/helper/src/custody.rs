@@ -99,6 +99,7 @@ impl Custody {
     }
 
     /// Returns when no driver call is under way, which is a sign of life.
+    #[cfg(target_os = "linux")]
     pub(crate) fn is_alive(&self) {
         drop(self.lock());
     }

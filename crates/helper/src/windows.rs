@@ -1,6 +1,6 @@
 //! The helper on Windows: a named pipe, and the service control manager as supervisor.
 //!
-//! Checked by its types alone: nobody has run it yet (docs/known-issues.md).
+//! Tried under Wine on a simulated card, by hand and as a service; no test repeats that (docs/known-issues.md).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
