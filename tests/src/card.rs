@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use idlewatt_simnvml::rig::{RIGHT, Rig};
+use nvml_wrapper::Nvml;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::process::binary;
 
 /// How often it looks at the process. Shorter than a slice of a duty cycle.
 const LOOK: Duration = Duration::from_millis(10);
@@ -21,6 +21,7 @@ const RESTS: Duration = Duration::from_millis(50);
 /// A card, and the thread that drives it.
 pub struct Card {
     folder: TempDir,
+    rig: Rig,
     process: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -41,47 +42,44 @@ impl Card {
     #[must_use]
     pub fn start(draws: Draws, fields: &Value, has_right: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let rig =
+            Rig::new(folder.path(), &control(fields, draws.resting, 0)).expect("idlewatt-simnvml is built");
         let (process, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
-        let drive = Drive { folder: folder.path().to_path_buf(), fields: fields.clone() };
-        drive.draw(draws.resting);
-        let (followed, stopped) = (Arc::clone(&process), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            let mut drawn = draws.resting;
-            let (mut ticks, mut quiet) = (0, RESTS);
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(LOOK);
-                let (held, now) = work(followed.load(Ordering::Relaxed)).unwrap_or((true, ticks));
-                quiet = if now == ticks { quiet + LOOK } else { Duration::ZERO };
-                ticks = now;
-                let wanted = if held || quiet >= RESTS { draws.resting } else { draws.working };
-                if wanted != drawn {
-                    drive.draw(wanted);
-                    drawn = wanted;
-                }
-            }
-        });
-        Self { folder, process, stop, thread: Some(thread), has_right }
+        let drive = Drive {
+            rig: rig.clone(),
+            fields: fields.clone(),
+            draws,
+            process: Arc::clone(&process),
+            stop: Arc::clone(&stop),
+        };
+        let thread = Some(std::thread::spawn(move || drive.run()));
+        Self { folder, rig, process, stop, thread, has_right }
     }
 
-    /// From now on it draws what this process does.
+    /// From now on it draws what this process does, and its driver names that process.
     pub fn follow(&self, process: u32) {
         self.process.store(process, Ordering::Relaxed);
     }
 
-    /// What an engine needs in its environment to see it.
+    /// What an engine needs in its environment.
     #[must_use]
     pub fn session(&self) -> Vec<(&'static str, String)> {
-        let mut session = vec![("IDLEWATT_SIMNVML", self.folder.path().join("simnvml.json").display().to_string())];
-        if self.has_right {
-            session.push(("IDLEWATT_SIMNVML_RIGHT", "1".into()));
-        }
-        session
+        if self.has_right { vec![(RIGHT, "1".into())] } else { Vec::new() }
     }
 
     /// The library, for `devices.nvml`.
     #[must_use]
-    pub fn library() -> PathBuf {
-        binary("libidlewatt_simnvml.so")
+    pub fn library(&self) -> PathBuf {
+        self.rig.library()
+    }
+
+    /// The limit that the card itself keeps to, watts.
+    #[must_use]
+    pub fn limit(&self) -> Option<u64> {
+        let state: Value =
+            serde_json::from_slice(&fs::read(self.folder.path().join("simnvml.state")).ok()?).ok()?;
+        let cards = state["cards"].as_object()?;
+        Some(cards.values().next()?["limit_mw"].as_u64()? / 1000)
     }
 
     /// The true energy from a moment on: seconds since then, and joules since then, every 10 ms or so.
@@ -108,12 +106,12 @@ impl Card {
         let mut from = 0;
         let mut worst = 0.0_f64;
         for (at, energy) in &truth {
-            while truth[from].0 < at - WINDOW {
+            // Ten seconds, and what the record has no finer than that.
+            while truth.get(from + 1).is_some_and(|next| next.0 <= at - WINDOW) {
                 from += 1;
             }
             let time = at - truth[from].0;
-            // Rows come every 10 ms: a window that is shorter by more began before the record did.
-            if time > WINDOW - 0.05 {
+            if time >= WINDOW {
                 worst = worst.max((energy - truth[from].1) / time);
             }
         }
@@ -132,18 +130,45 @@ impl Drop for Card {
 }
 
 struct Drive {
-    folder: PathBuf,
+    rig: Rig,
     fields: Value,
+    draws: Draws,
+    process: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Drive {
-    fn draw(&self, watts: u32) {
-        let mut card = self.fields.clone();
-        card["load_w"] = watts.into();
-        let (new, file) = (self.folder.join("new"), self.folder.join("simnvml.json"));
-        fs::write(&new, json!({ "cards": [card] }).to_string()).expect("a control file");
-        fs::rename(new, file).expect("a control file");
+    fn run(self) {
+        // Somebody who looks all the time, so that the record is as fine as it can be.
+        let nvml =
+            Nvml::builder().lib_path(self.rig.library().as_os_str()).init().expect("the simulated driver");
+        let (mut known, mut drawn) = (0, self.draws.resting);
+        let (mut ticks, mut quiet) = (0, RESTS);
+        while !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK);
+            let process = self.process.load(Ordering::Relaxed);
+            let (held, now) = work(process).unwrap_or((true, ticks));
+            quiet = if now == ticks { quiet + LOOK } else { Duration::ZERO };
+            ticks = now;
+            let rests = held || quiet >= RESTS;
+            let wanted = if rests { self.draws.resting } else { self.draws.working };
+            if (wanted, process) != (drawn, known) {
+                (drawn, known) = (wanted, process);
+                self.rig.steer(&control(&self.fields, drawn, known)).expect("a control file");
+            }
+            drop(nvml.device_by_index(0).and_then(|card| card.power_usage()));
+        }
     }
+}
+
+fn control(fields: &Value, watts: u32, process: u32) -> Value {
+    let mut card = fields.clone();
+    card["load_w"] = watts.into();
+    if process > 0 {
+        card["processes"] = json!([{ "pid": process, "vram": 2_u64 << 30 }]);
+        card["vram_used"] = (3_u64 << 30).into();
+    }
+    json!({ "cards": [card] })
 }
 
 /// Whether a process is stopped where it stands, and the processor time that it used, in ticks.

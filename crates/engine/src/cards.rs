@@ -63,7 +63,10 @@ impl Cards {
     /// Looks with another library or root from now on.
     pub(crate) fn look_in(&self, places: &Places) {
         *lock(&self.sensors) = Sensors::new(places);
-        lock(&self.state).latest.clear();
+        let mut seen = lock(&self.state);
+        seen.latest.clear();
+        // What was read a moment ago was read elsewhere.
+        seen.read_at = None;
     }
 
     pub(crate) fn hottest_c(&self) -> Option<i32> {

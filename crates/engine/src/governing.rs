@@ -29,7 +29,8 @@ pub(crate) struct Governing {
     governor: Mutex<Governor>,
     decided: watch::Sender<Decision>,
     limits: Mutex<Option<Limits>>,
-    ways: Arc<Mutex<Ways>>,
+    /// `None` until it was looked for the first time.
+    ways: Arc<Mutex<Option<Ways>>>,
     /// What sharing used on a local day.
     used: Mutex<(Date, Millijoules)>,
     /// Something changed that it should hear of.
@@ -72,7 +73,7 @@ impl Governing {
 
     /// How each card's limit can be set now.
     pub(crate) fn ways(&self) -> Ways {
-        lock(&self.ways).clone()
+        lock(&self.ways).clone().unwrap_or_default()
     }
 
     /// Sharing used this much more on a day.
@@ -87,7 +88,12 @@ impl Governing {
     /// Of a service's slots, how many its cap leaves.
     pub(crate) fn leaves(&self, service: &str, slots: u32) -> u32 {
         let decided = self.decided();
-        decided.services.iter().find(|it| it.service == service).map_or(slots, |it| it.slots.min(slots))
+        match decided.services.iter().find(|it| it.service == service) {
+            Some(admission) => admission.slots.min(slots),
+            // Cards, and nothing decided about it yet.
+            None if !decided.cards.is_empty() || lock(&self.limits).is_some() => 0,
+            None => slots,
+        }
     }
 
     /// Why nothing that is shared can be answered, where the reason does not pass within seconds.
@@ -205,6 +211,10 @@ impl Node {
     }
 
     fn govern_with(&self, governor: &mut MutexGuard<'_, Governor>) {
+        // Milliseconds after the start: what could hold a cap is not known, and nothing is let in yet.
+        if self.cards.any() && lock(&self.governing.ways).is_none() {
+            return;
+        }
         let config = self.config();
         let settings = config.settings();
         let ways = self.governing.ways();
@@ -284,12 +294,17 @@ impl Node {
     }
 }
 
-fn keep_limits(mut places: CapPlaces, orders: &mpsc::Receiver<Order>, ways: &Mutex<Ways>, again: &Notify) {
+fn keep_limits(
+    mut places: CapPlaces,
+    orders: &mpsc::Receiver<Order>,
+    ways: &Mutex<Option<Ways>>,
+    again: &Notify,
+) {
     let mut caps = Caps::new(&places);
     let look = |caps: &mut Caps| {
         let found: Ways = caps.cards().into_iter().map(|it| (it.card.id, it.way)).collect();
-        let before = std::mem::replace(&mut *lock(ways), found.clone());
-        if before != found {
+        let before = lock(ways).replace(found.clone());
+        if before.as_ref() != Some(&found) {
             again.notify_one();
         }
     };
@@ -304,10 +319,10 @@ fn keep_limits(mut places: CapPlaces, orders: &mpsc::Receiver<Order>, ways: &Mut
                     None => caps.restore(&card),
                 };
                 match set {
-                    Ok(()) => tracing::info!(%card, limit_mw = limit.map(|it| it.0), "power limit set"),
+                    Ok(()) => tracing::info!(%card, limit_mw = limit.map(|it| it.0), "the card's own limit"),
                     Err(error) => {
                         tracing::warn!(%card, %error, "power limit not set");
-                        lock(ways).insert(card, Err(error));
+                        lock(ways).get_or_insert_default().insert(card, Err(error));
                         again.notify_one();
                     }
                 }

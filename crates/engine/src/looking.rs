@@ -118,6 +118,7 @@ impl Node {
                 "Start the model server, then try again.",
             ));
         };
+        self.governing.again.notify_one();
         let report = probe(server.as_ref(), &model).await;
         tracing::info!(service = id, capabilities = ?report.capabilities, notes = ?report.notes, "tried live");
         let (row, problem) = self.services.probed(id, &model.artefact, &report);
@@ -138,6 +139,7 @@ impl Node {
 
     /// Everybody is to hear what can be offered now.
     pub(crate) fn services_changed(self: &Arc<Self>) {
+        self.governing.again.notify_one();
         self.decide();
         self.offer_changed();
         if self.events.receiver_count() > 0 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use idlewatt_control::{Code, ControlError};
-use idlewatt_core::policy::Cause;
+use idlewatt_core::policy::{Cause, PowerStop};
 use idlewatt_servers::{Launch, Managed, ServerKeys, StartError};
 use url::Url;
 
@@ -183,15 +183,21 @@ impl Node {
             })
     }
 
-    /// Keeps it loaded for a moment for a person who may go again. Gives whether it may run again by then.
+    /// Keeps it loaded for a moment for a person, or a load of the host's, that may go again. Gives whether it may run again by then.
     async fn own_server_lingers(&self) -> bool {
         let until = tokio::time::Instant::now() + LINGERS;
         let mut standing = self.standing.subscribe();
         while !self.own_server_may_run() {
-            let only_person = standing.borrow_and_update().decision.reasons.iter().all(|it| {
-                matches!(it.cause, Cause::PersonHere { .. } | Cause::NothingToShare { .. } | Cause::NoNetwork)
+            let may_pass = standing.borrow_and_update().decision.reasons.iter().all(|it| {
+                matches!(
+                    it.cause,
+                    Cause::PersonHere { .. }
+                        | Cause::Power(PowerStop::HostLoad { .. })
+                        | Cause::NothingToShare { .. }
+                        | Cause::NoNetwork
+                )
             });
-            if !only_person || self.stopping.is_cancelled() {
+            if !may_pass || self.stopping.is_cancelled() {
                 return false;
             }
             tokio::select! {

@@ -397,12 +397,12 @@ impl Services {
         };
     }
 
-    /// Shared services whose servers answer, as the governor sees them. `own` is the address of the node's own server.
+    /// Services that are shared or being tried and whose servers answer, as the governor sees them. `own` is the address of the node's own server.
     #[must_use]
     pub(crate) fn governed(&self, slots: &Slots, own: Option<&Url>) -> Vec<governor::Service> {
         let services = self.locked();
-        let shared = services.values().filter(|it| it.shared && it.server.is_some());
-        shared
+        let known = services.values().filter(|it| (it.shared || it.probing) && it.server.is_some());
+        known
             .map(|it| governor::Service {
                 id: it.id.clone(),
                 place: it.place.clone(),
@@ -410,7 +410,8 @@ impl Services {
                 stoppable: cfg!(unix)
                     && own.is_some_and(|own| is_here(&it.url) && own.port() == it.url.port()),
                 slots: it.model.slots,
-                running: slots.busy(&it.id),
+                // A live probe is work for sharing too, and no load of the host's.
+                running: slots.busy(&it.id) + u32::from(it.probing),
             })
             .collect()
     }

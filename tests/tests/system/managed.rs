@@ -8,7 +8,7 @@ use idlewatt_tests::{Hub, Node, claimed, here, python, until};
 use serde_json::{Value, json};
 
 /// The shortest way for a host without a model server: a program, a model, one switch.
-pub(crate) async fn node_with_its_own_server(node: Node) -> (Node, String) {
+pub(crate) async fn node_with_its_own_server(node: Node, started: impl Fn(u32)) -> (Node, String) {
     let program = node.home().join("llama-server");
     let script = here().join("servers/llama_server.py");
     let text = format!("#!/bin/sh\nexec {} {} --threads 1 \"$@\"\n", python().display(), script.display());
@@ -27,6 +27,7 @@ pub(crate) async fn node_with_its_own_server(node: Node) -> (Node, String) {
         Some(service["id"].as_str()?.to_owned())
     })
     .await;
+    started(server(&port).expect("it listens"));
     let shared = node.run(&["share", &id, "on", "--price", "1", "--json"]);
     assert_eq!(shared.code, Some(0), "{shared:?}");
     (node, port)
@@ -44,7 +45,7 @@ pub(crate) fn server(port: &str) -> Option<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_our_own_serves_and_goes_with_a_pause() {
-    let (node, port) = node_with_its_own_server(Node::start()).await;
+    let (node, port) = node_with_its_own_server(Node::start(), |_| {}).await;
     let hub = Hub::start_with(&[]);
     node.join(&hub, "host").await;
     let consumer = hub.consumer("guest", 1_000);
@@ -77,7 +78,7 @@ async fn a_server_of_our_own_serves_and_goes_with_a_pause() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_engine_leaves_no_server_behind() {
-    let (node, port) = node_with_its_own_server(Node::start()).await;
+    let (node, port) = node_with_its_own_server(Node::start(), |_| {}).await;
     assert!(server(&port).is_some());
     let killed = Command::new("kill").args(["-9", &node.process.id().to_string()]).status().unwrap();
     assert!(killed.success());

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use idlewatt_tests::{Card, Consumer, Draws, Hub, ModelServer, Node, claimed, until};
 use serde_json::{Value, json};
 
-use crate::managed::{node_with_its_own_server, server};
+use crate::managed::node_with_its_own_server;
 use crate::stream;
 
 /// The cap of every test here.
@@ -18,11 +18,15 @@ const DRAWS: Draws = Draws { resting: 40, working: 330 };
 const ABOVE: f64 = 1.02;
 /// Before it holds.
 const SETTLES: Duration = Duration::from_secs(5);
-const MEASURED: Duration = Duration::from_secs(25);
+
+/// Longer than the window that is claimed; longer still where figures are taken.
+fn measured() -> Duration {
+    Duration::from_secs(if std::env::var_os("IDLEWATT_STRICT").is_some() { 30 } else { 12 })
+}
 
 fn node(card: &Card) -> Node {
     let node = Node::start_in(tempfile::tempdir().unwrap(), card.session());
-    node.set("devices.nvml", Card::library().to_str().unwrap());
+    node.set("devices.nvml", card.library().to_str().unwrap());
     node.set("thermal.limit", "100");
     node.set("power.helper", "false");
     node.set("power.cap", &CAP.to_string());
@@ -69,7 +73,7 @@ async fn loaded(card: &Card, consumer: &Consumer) -> (f64, f64) {
         .collect();
     tokio::time::sleep(SETTLES).await;
     let since = SystemTime::now();
-    tokio::time::sleep(MEASURED).await;
+    tokio::time::sleep(measured()).await;
     let (worst, mean) = card.powers(since);
     over.store(true, Ordering::Relaxed);
     let mut answered = 0;
@@ -95,10 +99,12 @@ async fn the_card_itself_holds_the_cap_where_it_may_be_told() {
     hub.check_ledger();
 
     // Whoever ends gives the card back.
-    assert_eq!(held(&node)["gpu"]["cap_mw"], 200_000);
-    let begun = Instant::now();
+    assert_eq!(card.limit(), Some(200));
     assert_eq!(node.run(&["stop"]).code, Some(0));
-    println!("stopped after {} ms", begun.elapsed().as_millis());
+    let given_back = || async { (card.limit() == Some(450)).then_some(()) };
+    let ((), took) =
+        until(claimed(Duration::from_secs(5)), "the card has its own limit back", given_back).await;
+    println!("the card had its own limit back {} ms after the engine was told to end", took.as_millis());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,8 +124,7 @@ async fn fewer_requests_hold_the_cap_where_the_card_may_not_be_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_our_own_is_sliced_to_hold_the_cap() {
     let card = Card::start(DRAWS, &json!({}), false);
-    let (node, port) = node_with_its_own_server(node(&card)).await;
-    card.follow(server(&port).unwrap());
+    let (node, _) = node_with_its_own_server(node(&card), |pid| card.follow(pid)).await;
     let (hub, consumer) = on_hub(&node).await;
     let (worst, used) = loaded(&card, &consumer).await;
     assert_eq!(held(&node)["actuator"], "duty_cycle");
