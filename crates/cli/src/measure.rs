@@ -4,6 +4,7 @@
 //! report goes to stderr. With `--json` the report is alone on stdout, and what the command prints there goes to stderr.
 
 mod child;
+mod line;
 mod table;
 
 use std::io::Write;
@@ -12,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use idlewatt_core::device::Scope;
-use idlewatt_devices::Finding;
 use idlewatt_engine::config::Config;
 use idlewatt_engine::home::Home;
 use serde::Serialize;
@@ -22,6 +22,7 @@ use crate::commands::print_json;
 use crate::exit::{Exit, Failure};
 use crate::sampling::{Sampling, Stretch};
 use crate::say;
+use line::Line;
 use table::Table;
 
 /// What `--json` prints; part of the command contract.
@@ -72,14 +73,22 @@ pub(crate) fn execute(home: &Home, arguments: &Measure) -> Result<ExitCode, Fail
             "See the limits of this user (`ulimit -a`).",
         )
     })?;
-    let rows = table.clone();
-    let sampling = Sampling::start(&config.settings().places(), arguments.interval, move |sample| {
+    let (rows, line) = (table.clone(), Line::new(arguments.json.json).map(|it| Arc::new(Mutex::new(it))));
+    let shown = line.clone();
+    let settings = config.settings();
+    let sampling = Sampling::start(&settings.places(), &settings.plugs, arguments.interval, move |sample| {
         if let Some(table) = &rows {
             lock(table).row(sample);
+        }
+        if let Some(line) = &shown {
+            lock(line).show(sample);
         }
     });
     if let Some(table) = &table {
         lock(table).head(sampling.sensors())?;
+    }
+    if let Some(line) = &line {
+        lock(line).names(sampling.sensors());
     }
     sampling.begin();
     let begun = Instant::now();
@@ -87,6 +96,7 @@ pub(crate) fn execute(home: &Home, arguments: &Measure) -> Result<ExitCode, Fail
     let time = begun.elapsed();
     let report = Report::of(exit_code, time, sampling.end(), sampling.missing());
     drop(sampling);
+    drop(line);
     if let Some(problem) = table.and_then(|table| lock(&table).problem()) {
         drop(writeln!(std::io::stderr(), "idlewatt: the table is not whole: {problem}"));
     }
@@ -100,20 +110,16 @@ pub(crate) fn execute(home: &Home, arguments: &Measure) -> Result<ExitCode, Fail
 }
 
 impl Report {
-    fn of(exit_code: u8, time: Duration, stretches: Vec<Stretch>, missing: &[Finding]) -> Self {
+    fn of(exit_code: u8, time: Duration, stretches: Vec<Stretch>, missing: &[String]) -> Self {
         let (measured, silent): (Vec<_>, Vec<_>) =
             stretches.into_iter().partition(|it| it.energy.total_mj.is_some());
         let silent =
             silent.iter().map(|it| format!("{}: it sleeps, or told nothing meanwhile", it.sensor.name));
-        let missing = missing.iter().map(|it| match &it.action {
-            Some(action) => format!("{}. {action}", it.what.trim_end_matches('.')),
-            None => it.what.clone(),
-        });
         Self {
             exit_code,
             seconds: time.as_secs_f64(),
             sensors: measured.iter().map(Measured::of).collect(),
-            missing: silent.chain(missing).collect(),
+            missing: silent.chain(missing.iter().cloned()).collect(),
         }
     }
 }
@@ -149,6 +155,6 @@ const fn scope(scope: Scope) -> &'static str {
     }
 }
 
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

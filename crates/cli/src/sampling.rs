@@ -3,6 +3,8 @@
 //!
 //! Needs no running engine. Reads and never sets.
 
+mod plugs;
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -13,6 +15,9 @@ use idlewatt_core::meter::{Meter, Place, Task};
 use idlewatt_devices::{Finding, Level, Places, Sensors, of_card};
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Label, Millijoules, Milliwatts, RequestId};
+use idlewatt_signals::PlugAddress;
+
+use plugs::Plugs;
 
 /// The meter knows work by requests; a stretch is one that runs on the sensor alone.
 const STRETCH: RequestId = RequestId([0; 16]);
@@ -57,7 +62,7 @@ impl Stretch {
 /// Sensors being read. Dropping it stops the reading.
 pub(crate) struct Sampling {
     sensors: Vec<Sensor>,
-    missing: Vec<Finding>,
+    missing: Vec<String>,
     cards: Vec<GpuReading>,
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
@@ -69,21 +74,32 @@ enum Order {
 }
 
 impl Sampling {
-    /// Looks for sensors and reads them every `pace` from then on. `each` is told of every round of readings during a
-    /// stretch, on the reading thread.
-    pub(crate) fn start(places: &Places, pace: Duration, each: impl FnMut(&Sample) + Send + 'static) -> Self {
+    /// Looks for sensors and reads them every `pace` from then on; plugs are asked once a second. `each` is told of every
+    /// round of readings during a stretch, on the reading thread.
+    pub(crate) fn start(
+        places: &Places,
+        plugs: &[PlugAddress],
+        pace: Duration,
+        each: impl FnMut(&Sample) + Send + 'static,
+    ) -> Self {
         let mut sensors = Sensors::new(places);
         let cards: Vec<GpuReading> = sensors.gpus().read().into_iter().flatten().collect();
         // The first reading of a processor's counter is what its power is told from.
         drop(sensors.read_machine());
-        let list = sensors.list();
+        let mut list = sensors.list();
         let mut missing = sensors.gpus().findings();
         // What is said of a card that is read is no absence.
         missing.retain(|it| it.level == Level::Problem || (cards.is_empty() && it.level > Level::Good));
         missing.extend(sensors.missing());
+        let mut missing: Vec<String> = missing.iter().map(in_words).collect();
+        let plugs = Plugs::start(plugs);
+        if let Some(plugs) = &plugs {
+            list.extend(plugs.sensors.iter().cloned());
+            missing.extend(plugs.silent.iter().cloned());
+        }
         let known = list.iter().map(|it| (it.id.clone(), Watched::of(it.clone()))).collect();
         let order = list.iter().map(|it| it.id.clone()).collect();
-        let reading = Reading { sensors, known, order, begun: None, each };
+        let reading = Reading { sensors, plugs, known, order, begun: None, each };
         let (orders, queue) = channel();
         let thread = std::thread::spawn(move || reading.run(&queue, pace));
         Self { sensors: list, missing, cards, orders: Some(orders), thread: Some(thread) }
@@ -95,7 +111,7 @@ impl Sampling {
     }
 
     /// What cannot be read, and why.
-    pub(crate) fn missing(&self) -> &[Finding] {
+    pub(crate) fn missing(&self) -> &[String] {
         &self.missing
     }
 
@@ -132,6 +148,7 @@ impl Drop for Sampling {
 
 struct Reading<F> {
     sensors: Sensors,
+    plugs: Option<Plugs>,
     known: BTreeMap<String, Watched>,
     order: Vec<String>,
     begun: Option<Instant>,
@@ -165,6 +182,7 @@ impl<F: FnMut(&Sample)> Reading<F> {
                     let _ = reply.send(());
                 }
                 Ok(Order::End(reply)) => {
+                    self.ask_plugs();
                     let at = self.read();
                     self.tell(at);
                     let time = self.begun.take().map_or(Duration::ZERO, |begun| at - begun);
@@ -186,6 +204,7 @@ impl<F: FnMut(&Sample)> Reading<F> {
     /// Reads until every sensor tells power, within [`SETTLE`]: one that counts tells it from the second change on, and
     /// what was used until then would be lost.
     fn settle(&mut self) -> Instant {
+        self.ask_plugs();
         let begun = Instant::now();
         let mut at = self.read();
         while self.known.values().any(|it| !it.tells_power) && begun.elapsed() < SETTLE {
@@ -195,7 +214,19 @@ impl<F: FnMut(&Sample)> Reading<F> {
         at
     }
 
+    /// A stretch begins and ends with what the plugs show right then.
+    fn ask_plugs(&self) {
+        if let Some(plugs) = &self.plugs {
+            plugs.ask();
+        }
+    }
+
     fn read(&mut self) -> Instant {
+        for reading in self.plugs.iter().flat_map(Plugs::told) {
+            if let Some(watched) = self.known.get_mut(&reading.sensor) {
+                watched.take(reading);
+            }
+        }
         for card in self.sensors.gpus().read().into_iter().flatten() {
             if let Some(watched) = self.known.get_mut(&card.id) {
                 watched.hottest_c = watched.hottest_c.max(card.temperature_c);
@@ -279,5 +310,12 @@ impl Watched {
         let energy = if energy.label == Label::Unknown { Energy::default() } else { energy };
         let (peak, hottest_c, limit) = (self.peak, self.hottest_c, self.limit);
         Stretch { sensor: self.sensor.clone(), time, energy, peak, hottest_c, limit }
+    }
+}
+
+fn in_words(finding: &Finding) -> String {
+    match &finding.action {
+        Some(action) => format!("{}. {action}", finding.what.trim_end_matches('.')),
+        None => finding.what.clone(),
     }
 }

@@ -12,6 +12,8 @@ use idlewatt_tests::{Card, Draws, Process, Ran, node, python};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::money::Plug;
+
 /// A home whose sensors are where it is told.
 fn home(nvml: &Path, sysfs: &Path) -> TempDir {
     let home = tempfile::tempdir().expect("a folder");
@@ -144,6 +146,26 @@ fn joules_by_a_processors_counter_are_right_across_its_wrap() {
     println!("processor: {energy:.2} ± {error:.2} J measured, {truth:.2} J in truth");
     assert_eq!(sensor["scope"], "package");
     assert!((energy - truth).abs() <= error.min(truth * 0.05), "{report}");
+}
+
+#[test]
+fn a_wall_plug_is_one_sensor_more_and_one_that_speaks_html_is_named() {
+    let (home, plug) = (bare(), Plug::start());
+    let address = format!("tasmota://{}", plug.address);
+    assert_eq!(
+        Ran::of(node::command(home.path()).args(["config", "set", "signals.plugs", &address])).code,
+        Some(0)
+    );
+    plug.tells(r#"{"StatusSNS":{"ENERGY":{"Power":60}}}"#);
+    let measured = report(&Ran::of(&mut measure(&home, &["--json", "--", "sleep", "3"])));
+    let (sensor, seconds) = (&measured["sensors"][0], measured["seconds"].as_f64().expect("seconds"));
+    let energy = sensor["energy_mj"].as_f64().expect("energy") / 1e3;
+    println!("plug: {energy:.1} J measured, {:.1} J in truth", seconds * 60.0);
+    assert_eq!(sensor["scope"], "wall");
+    assert!((energy / (seconds * 60.0) - 1.0).abs() < 0.03, "{measured}");
+    plug.tells("<html>Please log in</html>");
+    let unseen = report(&Ran::of(&mut measure(&home, &["--json", "--", "true"])));
+    assert!(unseen["sensors"] == json!([]) && unseen["missing"].to_string().contains("web page"), "{unseen}");
 }
 
 #[test]

@@ -14,13 +14,13 @@ use crate::chat;
 const KWH: f64 = 3.6e9;
 
 /// A plug with Tasmota: answers everybody the same until it is told something else.
-struct Plug {
-    address: SocketAddr,
+pub(crate) struct Plug {
+    pub(crate) address: SocketAddr,
     answer: Arc<Mutex<String>>,
 }
 
 impl Plug {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, answer) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(String::new())));
         let told = Arc::clone(&answer);
@@ -38,7 +38,7 @@ impl Plug {
         Self { address, answer }
     }
 
-    fn tells(&self, answer: &str) {
+    pub(crate) fn tells(&self, answer: &str) {
         *self.answer.lock().unwrap() = answer.to_owned();
     }
 }

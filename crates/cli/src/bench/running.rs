@@ -61,7 +61,7 @@ async fn measure(
     let mut prompts = Prompts::new(seed);
     // The first answer loads the model, so that it can be seen where it computes.
     ask(&*target.server, &target.model, &prompts.prefill(), 1).await.map_err(|it| failed(&it))?;
-    let sampling = Sampling::start(&settings.places(), PACE, |_| ());
+    let sampling = Sampling::start(&settings.places(), &[], PACE, |_| ());
     target.place = Place::of(target.port(), &sampling, &mut Sensors::new(&settings.places()));
     if let Some(doubt) = &target.place.doubt {
         bar.println(format!("Energy is not well known: {doubt}."));
