@@ -11,6 +11,7 @@
 mod account;
 mod card;
 mod deciding;
+mod levels;
 mod limits;
 mod sense;
 mod slicing;
@@ -201,8 +202,8 @@ pub struct Admission {
     pub service: String,
     /// Most shared requests that may run at once now, those that run included; zero: none may start.
     pub slots: u32,
-    /// How long a request that starts now surely runs before it is stopped or ended; `None`: as long as it likes. For
-    /// cutting its tokens to what fits.
+    /// How long a request that starts now surely runs before it is ended; `None`: as long as it likes, as far as is
+    /// known. For cutting its tokens to what fits.
     pub longest: Option<Duration>,
     /// Where none may start: when to look again at the latest, as far as is known.
     pub next: Option<Instant>,
@@ -364,6 +365,10 @@ impl Governor {
             let read_at = micros(card.reading.at.saturating_duration_since(origin)).min(at);
             let known = self.cards.entry(card.reading.id.clone());
             known.or_insert_with(|| Governed::new(card.clone(), at)).read(card, read_at, at);
+        }
+        for card in self.cards.values_mut() {
+            let here = |it: &&Service| !it.stoppable && it.place.covers(&card.told.reading.id);
+            card.count(inputs.services.iter().filter(here).map(|it| it.running as usize).sum(), at);
         }
         self.cards.retain(|_, card| card.doing != Doing::Rest || at - card.told_at < REMEMBERED);
         for card in self.cards.values_mut() {

@@ -3,6 +3,8 @@
 use idlewatt_protocol::Milliwatts;
 
 use super::account::{Account, Doing, GREATEST, Micros, Pace, Power, Rates, SECOND, WINDOW, Window, energy};
+use super::deciding::CUT_AHEAD;
+use super::levels::Levels;
 use super::limits::{Claim, Heat, Today};
 use super::sense::{Seen, Situation};
 use super::{Card, Effect, Limit, NotHardware, Settings};
@@ -31,6 +33,7 @@ pub(super) struct Governed {
     pub(super) seen: Seen,
     pub(super) account: Account,
     heat: Heat,
+    levels: Levels,
     pub(super) doing: Doing,
     since: Micros,
     /// The lowest of its own limits.
@@ -57,6 +60,7 @@ impl Governed {
             seen: Seen::default(),
             account: Account::default(),
             heat: Heat::default(),
+            levels: Levels::default(),
             doing: Doing::Rest,
             since: at,
             cap: None,
@@ -96,6 +100,31 @@ impl Governed {
         }
     }
 
+    /// So many requests run on it now that no slices are made of.
+    pub(super) fn count(&mut self, requests: usize, now: Micros) {
+        let requests = if self.told.own_use { 0 } else { requests };
+        let mean = || self.seen.mean(now - SECOND, now);
+        self.levels.learn(requests, self.seen.lag(false).most, mean, now);
+    }
+
+    /// How many requests at once can go on for ever; `None`: none, or too few to be worth it.
+    pub(super) fn lasting(&self) -> Option<usize> {
+        self.levels.lasting(self.steady()?)
+    }
+
+    /// Whether so many are known to.
+    pub(super) fn lasts_with(&self, requests: usize) -> bool {
+        self.steady().is_some_and(|steady| self.levels.stays_below(requests, steady))
+    }
+
+    /// The power that it can be at for ever: what is not measured yet is charged at the worst, and an end is foreseen.
+    fn steady(&self) -> Option<Power> {
+        let ((cap, _), worst) = self.cap.zip(self.worst)?;
+        let blind = self.seen.lag(false).most + CUT_AHEAD + SECOND / 4;
+        Some((energy(cap, WINDOW) * TARGET / 100 - energy(worst, blind)) * 1_000 / (WINDOW - blind))
+    }
+
+    /// Fills the pace with what the cap gave since the last time, less what was charged.
     pub(super) fn keep_pace(&mut self, passed: Micros) {
         let cap = self.cap.map(|it| it.0);
         self.pace.keep(self.account.total(), cap, passed, self.doing == Doing::Rest);

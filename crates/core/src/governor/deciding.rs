@@ -133,6 +133,13 @@ impl<'a> Scene<'a> {
         if self.is_held(cards, true) {
             return admission;
         }
+        let open =
+            || cards.iter().filter_map(|id| self.card(id)).filter(|card| !card.held && !service.stoppable);
+        let few = open().filter_map(Governed::lasting).min().and_then(|few| u32::try_from(few).ok());
+        let ever = open().all(|card| card.lasts_with(service.running as usize + 1));
+        if let Some(few) = few {
+            admission.slots = admission.slots.min(few);
+        }
         let closed = |refusal, wait: Option<Micros>| Admission {
             slots: 0,
             next: wait.map(|wait| self.instant + duration(wait)),
@@ -148,7 +155,12 @@ impl<'a> Scene<'a> {
         let all: Vec<&str> = cards.iter().chain(working).copied().collect();
         let lasts = self.lasts(&all, 0);
         let sliced = service.stoppable;
-        let least = if sliced { AHEAD } else { SEGMENT };
+        let least = match few {
+            _ if sliced => AHEAD,
+            // They go on below the cap, so that there is little room left and none is needed.
+            Some(_) if service.running > 0 => CUT_AHEAD + AHEAD,
+            _ => SEGMENT,
+        };
         if lasts.is_some_and(|lasts| lasts < least) {
             if service.running > 0 && sliced {
                 return admission;
@@ -157,7 +169,7 @@ impl<'a> Scene<'a> {
             let wait = waits.into_iter().find(|it| self.lasts(&all, *it).is_none_or(|lasts| lasts >= least));
             return closed(Refusal::Used, wait);
         }
-        admission.longest = lasts.filter(|_| !sliced).map(|lasts| duration(lasts - CUT_AHEAD));
+        admission.longest = lasts.filter(|_| !ever).map(|lasts| duration(lasts - CUT_AHEAD));
         admission
     }
 

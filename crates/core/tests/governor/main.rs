@@ -2,7 +2,12 @@
 //!
 //! `script/show governor` runs more seeds for longer and prints the table.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "helpers of tests fail as tests do, and watts are small"
+)]
 
 mod plant;
 mod properties;

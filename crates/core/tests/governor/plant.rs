@@ -93,6 +93,8 @@ pub(crate) struct ServicePlan {
     pub(crate) queued: fn(f64) -> bool,
     /// W above idle while it computes, by the moment and the age of the youngest request.
     pub(crate) power: fn(f64, f64) -> f64,
+    /// W above that for each request but the first.
+    pub(crate) each: f64,
     /// Shortest and longest request at full speed, s.
     pub(crate) length: (f64, f64),
 }
@@ -105,6 +107,7 @@ impl Default for ServicePlan {
             slots: 2,
             queued: |_| true,
             power: |_, _| 380.0,
+            each: 0.0,
             length: (2.0, 30.0),
         }
     }
@@ -307,7 +310,8 @@ impl Plant {
                 continue;
             }
             let age = service.running.iter().map(|(_, age)| *age).fold(f64::INFINITY, f64::min);
-            let asks = (service.plan.power)(self.at, age);
+            let more = service.running.len().saturating_sub(1) as f64;
+            let asks = (service.plan.power)(self.at, age) + service.plan.each * more;
             for (index, load) in loads.iter_mut().enumerate() {
                 if service.plan.place.covers(&self.cards[index].plan_id(index)) {
                     *load += asks;

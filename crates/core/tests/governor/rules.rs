@@ -12,7 +12,7 @@ use idlewatt_core::meter::Place;
 use idlewatt_protocol::{Millijoules, Milliwatts};
 use jiff::civil::date;
 
-use crate::plant::{CardPlan, Plant, ServicePlan, card, settings, start, watts};
+use crate::plant::{CardPlan, Moment, Plant, ServicePlan, card, settings, start, watts};
 
 /// A governor with one card and one service, asked by hand.
 pub(crate) struct Desk {
@@ -329,4 +329,41 @@ fn requests_that_stand_still_for_long_go_on_elsewhere() {
         "a process that is stopped hears of nothing"
     );
     assert_eq!(plant.governor.stopped().count(), 0);
+}
+
+#[test]
+fn fewer_requests_at_once_go_on_where_more_would_all_be_ended() {
+    for lag_s in [0.0, 0.1] {
+        let mut plan = CardPlan::default();
+        plan.sensing.lag_s = lag_s;
+        // 220 W, 255 W, 290 W, …
+        let service = ServicePlan {
+            slots: 8,
+            power: |_, _| 190.0,
+            each: 35.0,
+            length: (8.0, 40.0),
+            ..ServicePlan::default()
+        };
+        let mut plant = Plant::new(11, settings(), vec![plan], vec![service]);
+        plant.run_to(180.0);
+        let cuts: Vec<f64> =
+            plant.told.iter().filter(|(_, it)| matches!(it, Effect::Cut { .. })).map(|(at, _)| *at).collect();
+        assert!(cuts.len() <= 1, "once to learn how many are too many: {cuts:?}");
+        assert_eq!(plant.last.as_ref().unwrap().services[0].slots, 2);
+        assert!(plant.worst(|at| at > 15.0, card(0)) <= 1.02);
+        assert!(plant.part_used(30.0, card(0)) >= 0.8, "{}", plant.part_used(30.0, card(0)));
+    }
+}
+
+#[test]
+fn what_the_host_draws_is_taken_from_what_sharing_may_use() {
+    for (settable, stoppable) in [(true, false), (false, true), (false, false)] {
+        let plan = CardPlan { settable, host: |_| 120.0, ..CardPlan::default() };
+        let service = ServicePlan { stoppable, ..ServicePlan::default() };
+        let mut plant = Plant::new(13, settings(), vec![plan], vec![service]);
+        plant.run_to(90.0);
+        let both = |it: &Moment| (it.shared[0] + it.host[0], it.caps[0]);
+        let worst = plant.worst(|at| at > 15.0, both);
+        assert!((0.8..=1.02).contains(&worst), "settable {settable}, stoppable {stoppable}: {worst:.3}");
+    }
 }
