@@ -19,8 +19,9 @@ import urllib.request
 BIN, PICTURES = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BOUND = 60
-# What the card draws, in watts, and its limit: as somebody who caps would set it.
+# What the card draws, in watts, and its cap: as somebody who caps would set it.
 RESTING, LOADED, ANSWERING, LIMIT = 21, 58, 262, 280
+SWEPT = "150,180,210,240,280"
 
 ASKED = [
     "Why is the sky blue?", "Write a short poem about the sea.", "What is a heat pump?", "Name three uses of lime.",
@@ -43,6 +44,8 @@ class Desk:
 
     def __init__(self, folder):
         self.folder, self.started = folder, []
+        # The process whose model is on the card.
+        self.runs = None
         self.log = open(folder / "log", "w")
         self.home = folder / "home"
         self.env = {**os.environ, "IDLEWATT_HOME": str(self.home), "IDLEWATT_SIMNVML": str(folder / "card.json")}
@@ -68,8 +71,9 @@ class Desk:
         return json.loads(ran.stdout)
 
     def card(self, watts):
-        state = {"cards": [{"load_w": watts, "limit_w": LIMIT, "noise_mw": 1800, "tau_ms": 600,
-                            "vram_used": (2 if watts == RESTING else 9) << 30}]}
+        state = {"needs_right": False, "cards": [{
+            "load_w": watts, "noise_mw": 1800, "tau_ms": 600, "vram_used": (2 if watts == RESTING else 9) << 30,
+            "processes": [{"pid": self.runs, "vram": 7 << 30}] if self.runs else []}]}
         (self.folder / "card.new").write_text(json.dumps(state))
         (self.folder / "card.new").replace(self.folder / "card.json")
 
@@ -116,6 +120,7 @@ def serve(desk, server):
     """A session of sharing: two hubs, waves of requests with pauses, some consumers that leave."""
     desk.node("config", "set", "servers.urls", server)
     service = until("a model is found", lambda: next((it["id"] for it in desk.node("status")["services"] if it["reachable"]), None))
+    desk.node("bench", "--cap-sweep", SWEPT, "--repeats", "3")
     desk.node("share", service, "on", "--price", "800")
     garage = desk.start(BIN / "idlewatt-hub", "serve", "--name", "garage", "--listen", "127.0.0.1:0", "--fee", "5", "--data", desk.folder / "garage", says="listening on ")
     desk.node("join", desk.hub("invite", "create", "--account", "ada")["invite"])
@@ -165,6 +170,7 @@ def main():
                 f'[devices]\nnvml = "{BIN / "libidlewatt_simnvml.so"}"\n[keys]\nstore = "file"\n[control]\nlisten = "127.0.0.1:0"\n')
             desk.start(BIN / "idlewatt", "run", says="control panel: ")
             server = desk.start(sys.executable, ROOT / "tests/servers/llama_server.py", "--parallel", "3", "--threads", "1", "--ctx", "4096", says="listening on ")
+            desk.runs = desk.started[-1].pid
             threading.Thread(target=follow, args=(desk, server, stop), daemon=True).start()
             garage = serve(desk, server)
             threading.Thread(target=sit_down, args=(desk, stop), daemon=True).start()

@@ -11,10 +11,10 @@ const sizes = (process.env.SCREEN_SIZES ?? '').split(',').filter(Boolean)
 const browser = await launch()
 const { context, page } = await open(browser)
 
-async function both(name, of = page) {
+async function both(name, of = page, fullPage = false) {
   for (const colorScheme of ['light', 'dark']) {
     await of.emulateMedia({ colorScheme })
-    await of.screenshot({ path: join(folder, `${name}-${colorScheme}.png`) })
+    await of.screenshot({ path: join(folder, `${name}-${colorScheme}.png`), fullPage })
     for (const size of sizes) {
       const [width, height] = size.split('x').map(Number)
       await of.setViewportSize({ width, height })
@@ -33,7 +33,7 @@ for (const name of ['power', 'models', 'networks', 'requests', 'settings']) {
   await show(page, name)
   if (name === 'power') await page.getByRole('slider').waitFor()
   if (name === 'networks') await page.getByText('Base URL').waitFor()
-  await both(name)
+  await both(name, page, name === 'power')
 }
 await show(page, 'requests')
 await page.getByLabel('Ended', { exact: true }).selectOption('complete')

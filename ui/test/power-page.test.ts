@@ -205,6 +205,16 @@ describe('the curve of a bench', () => {
     expect(benches.getByText('idlewatt bench --cap-sweep')).toBeVisible()
   })
 
+  test('whose errors are greater than its differences recommends nothing', async () => {
+    await open((now) => {
+      const world = live(now)
+      for (const point of world.power.benches[0]?.points ?? []) point.decode.error_uj = 9_000_000
+      return world
+    })
+    expect(screen.getByText(m.powerPage.noBest)).toBeVisible()
+    expect(screen.queryByRole('button', { name: /^Cap at/ })).toBeNull()
+  })
+
   test('before any, has the command that makes one', async () => {
     await open(mixed)
     const benches = within(screen.getByRole('region', { name: m.powerPage.sweep }))

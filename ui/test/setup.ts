@@ -1,8 +1,12 @@
 import '@testing-library/jest-dom/vitest'
 
+import { configure } from '@testing-library/svelte'
 import { vi } from 'vitest'
 
 document.documentElement.lang = 'en'
+
+// A page of its own bundle comes late on a busy machine.
+configure({ asyncUtilTimeout: 20_000 })
 
 // jsdom lays nothing out and draws nothing.
 globalThis.ResizeObserver ??= class {
@@ -22,6 +26,7 @@ URL.createObjectURL ??= () => 'blob:test'
 URL.revokeObjectURL ??= () => undefined
 vi.mock('uplot', () => ({
   default: class {
+    static paths = {}
     setSize(): void {}
     setData(): void {}
     destroy(): void {}

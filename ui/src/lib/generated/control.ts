@@ -173,7 +173,7 @@ json_schema: boolean, };
  */
 export type Check = {
 /**
- * Which room: `gpu`, `presence`, `servers`, `networks`, `keys`, `store`.
+ * Which room: `gpu`, `power`, `presence`, `servers`, `networks`, `keys`, `store`.
  */
 area: string,
 /**
@@ -718,7 +718,7 @@ key: string, };
 /**
  * One reason to be paused. The facts that go with it (since when, which app) are the policy's.
  */
-export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "own_use" | "nothing_to_share" | "no_network" | "cannot_keep" | "stopping";
+export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "too_loud" | "daily_energy" | "host_load" | "cap_unenforceable" | "own_use" | "nothing_to_share" | "no_network" | "cannot_keep" | "stopping";
 
 /**
  * How long a pause lasts.
