@@ -174,13 +174,10 @@ impl Node {
     }
 }
 
+/// All or none: a sum of some would pass for the machine's.
 fn open(addresses: &[PlugAddress]) -> Vec<Plug> {
-    let open = |address: &PlugAddress| {
-        Plug::new(address)
-            .inspect_err(|error| tracing::error!(%address, %error, "a plug cannot be asked"))
-            .ok()
-    };
-    addresses.iter().filter_map(open).collect()
+    let plugs: Result<Vec<Plug>, _> = addresses.iter().map(Plug::new).collect();
+    plugs.inspect_err(|error| tracing::error!(%error, "plugs cannot be asked")).unwrap_or_default()
 }
 
 #[cfg(test)]
