@@ -3,11 +3,11 @@
 //!
 //! A machine without a card has nothing to govern, and no thread that could.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use idlewatt_core::governor::{Card, Decision, Effect, Governor, Inputs, Settings};
 use idlewatt_core::policy::PowerStop;
@@ -21,6 +21,9 @@ use crate::clock;
 use crate::node::{Node, lock};
 use crate::slots::{For, Slot};
 
+/// How often it is seen to that cards keep to what they were told: a driver or the helper may have started anew.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// How often it is looked who may set limits now: the helper may have been installed.
 const LOOKED: Duration = Duration::from_secs(60);
 
@@ -31,6 +34,8 @@ pub(crate) struct Governing {
     limits: Mutex<Option<Limits>>,
     /// `None` until it was looked for the first time.
     ways: Arc<Mutex<Option<Ways>>>,
+    /// Cards that were claimed without a limit.
+    claimed: Mutex<BTreeSet<String>>,
     /// What sharing used on a local day.
     used: Mutex<(Date, Millijoules)>,
     /// Something changed that it should hear of.
@@ -47,7 +52,14 @@ struct Limits {
 }
 
 enum Order {
-    Set { card: String, limit: Option<Milliwatts> },
+    Set {
+        card: String,
+        limit: Option<Milliwatts>,
+    },
+    /// Nobody else on this machine is to govern it, until it is set to no limit.
+    Claim {
+        card: String,
+    },
     Places(CapPlaces),
 }
 
@@ -59,6 +71,7 @@ impl Default for Governing {
             decided: watch::Sender::new(nothing),
             limits: Mutex::default(),
             ways: Arc::default(),
+            claimed: Mutex::default(),
             used: Mutex::new((Date::ZERO, Millijoules::ZERO)),
             again: Arc::default(),
         }
@@ -104,16 +117,14 @@ impl Governing {
         stops.all(|it| it.is_some()).then_some(first)
     }
 
-    fn set(&self, card: String, limit: Option<Milliwatts>) {
-        if let Some(limits) = &*lock(&self.limits) {
-            drop(limits.orders.send(Order::Set { card, limit }));
-        }
-    }
-
     /// Looks for cards in other places from now on.
     pub(crate) fn look_in(&self, places: CapPlaces) {
+        self.order(Order::Places(places));
+    }
+
+    fn order(&self, order: Order) {
         if let Some(limits) = &*lock(&self.limits) {
-            drop(limits.orders.send(Order::Places(places)));
+            drop(limits.orders.send(order));
         }
     }
 
@@ -250,6 +261,7 @@ impl Node {
             daily_energy: settings.daily_energy,
         };
         let decision = governor.decide(&limits, &inputs, &clock::now());
+        self.claim(&cards, inputs.sharing);
         for effect in &decision.effects {
             self.carry_out(effect.clone());
         }
@@ -272,9 +284,22 @@ impl Node {
         }
     }
 
+    /// A card that takes no limit is governed all the same, by one engine only.
+    fn claim(&self, cards: &[Card], sharing: bool) {
+        let mut claimed = lock(&self.governing.claimed);
+        for card in cards.iter().filter(|it| !it.settable) {
+            let id = &card.reading.id;
+            if sharing && claimed.insert(id.clone()) {
+                self.governing.order(Order::Claim { card: id.clone() });
+            } else if !sharing && claimed.remove(id) {
+                self.governing.order(Order::Set { card: id.clone(), limit: None });
+            }
+        }
+    }
+
     fn carry_out(&self, effect: Effect) {
         match effect {
-            Effect::SetLimit { card, limit } => self.governing.set(card, limit),
+            Effect::SetLimit { card, limit } => self.governing.order(Order::Set { card, limit }),
             // Ten times a second: not worth a line in a log.
             Effect::Stop { .. } => {
                 if let Some(managed) = self.own_server.running() {
@@ -294,6 +319,7 @@ impl Node {
     }
 }
 
+/// Talks to drivers and the helper until nobody gives orders any more; then every card gets its own limit back.
 fn keep_limits(
     mut places: CapPlaces,
     orders: &mpsc::Receiver<Order>,
@@ -301,41 +327,63 @@ fn keep_limits(
     again: &Notify,
 ) {
     let mut caps = Caps::new(&places);
+    let mut held = BTreeSet::new();
+    let refused = |card: String, error: CapError| {
+        tracing::warn!(%card, %error, "the card's limit is not held");
+        lock(ways).get_or_insert_default().insert(card, Err(error));
+        again.notify_one();
+    };
     let look = |caps: &mut Caps| {
         let found: Ways = caps.cards().into_iter().map(|it| (it.card.id, it.way)).collect();
         let before = lock(ways).replace(found.clone());
         if before.as_ref() != Some(&found) {
             again.notify_one();
         }
+        Instant::now() + LOOKED
     };
-    look(&mut caps);
+    let mut look_at = look(&mut caps);
     loop {
-        match orders.recv_timeout(LOOKED) {
+        let until_look = look_at.saturating_duration_since(Instant::now());
+        // While nothing is held, nobody is asked for anything.
+        let wait = if held.is_empty() { until_look } else { until_look.min(KEPT) };
+        match orders.recv_timeout(wait) {
             Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => look(&mut caps),
-            Ok(Order::Set { card, limit }) => {
-                let set = match limit {
-                    Some(limit) => caps.set(&card, limit).map(drop),
-                    None => caps.restore(&card),
-                };
-                match set {
-                    Ok(()) => tracing::info!(%card, limit_mw = limit.map(|it| it.0), "the card's own limit"),
-                    Err(error) => {
-                        tracing::warn!(%card, %error, "power limit not set");
-                        lock(ways).get_or_insert_default().insert(card, Err(error));
-                        again.notify_one();
-                    }
+            Err(RecvTimeoutError::Timeout) => {
+                for (card, error) in caps.keep() {
+                    refused(card, error);
+                }
+                if look_at <= Instant::now() {
+                    look_at = look(&mut caps);
                 }
             }
-            Ok(Order::Places(other)) => {
-                if other != places {
-                    places = other;
-                    // The old ones give every card its limit back first.
-                    drop(caps);
-                    caps = Caps::new(&places);
-                    look(&mut caps);
+            Ok(Order::Set { card, limit: Some(limit) }) => match caps.set(&card, limit) {
+                Ok(applied) => {
+                    tracing::info!(%card, limit_mw = applied.0, "the card holds the cap");
+                    held.insert(card);
+                }
+                Err(error) => refused(card, error),
+            },
+            Ok(Order::Set { card, limit: None }) => {
+                held.remove(&card);
+                match caps.restore(&card) {
+                    Ok(()) => tracing::info!(%card, "the card has its own limit"),
+                    Err(error) => refused(card, error),
                 }
             }
+            Ok(Order::Claim { card }) => {
+                if let Err(error) = caps.claim(&card) {
+                    refused(card, error);
+                }
+            }
+            Ok(Order::Places(other)) if other != places => {
+                places = other;
+                held.clear();
+                // The old ones give every card its limit back first.
+                drop(caps);
+                caps = Caps::new(&places);
+                look_at = look(&mut caps);
+            }
+            Ok(Order::Places(_)) => {}
         }
     }
 }

@@ -39,7 +39,7 @@ impl Node {
         let profitable = self.profitable(&models);
         let gpus = self.gpu_powers(settings, &now);
         Power {
-            sentence: leading(&gpus),
+            sentence: leading(&gpus, self.governs()),
             machine: MachinePower {
                 gpus_mw: self.cards.power(),
                 wall_mw: self.plugs.wall(),
@@ -67,6 +67,7 @@ impl Node {
             .map(|(it, gpu)| {
                 let held = decided.cards.iter().find(|held| held.card == it.id);
                 let learned = baselines.get(&it.id).copied().unwrap_or_default();
+                let held = held.map(|it| (it, self.governs()));
                 gpu_power(it, gpu, held, &ways, settings, learned, now)
             })
             .collect()
@@ -76,12 +77,21 @@ impl Node {
     pub(crate) fn gpu_views(&self) -> Vec<Gpu> {
         let decided = self.governing.decided();
         let mut views = self.cards.views();
+        // The host's own work is held to nothing but the card's own limit.
+        if !self.governs() {
+            return views;
+        }
         for view in &mut views {
             let held = decided.cards.iter().find(|held| held.card == view.id);
             let cap = held.filter(|it| it.actuator != governor::Actuator::Nobody).and_then(|it| it.cap);
             view.cap_mw = [cap, view.cap_mw].into_iter().flatten().min();
         }
         views
+    }
+
+    /// Whether caps hold now: the node shares, or shared requests are still ending.
+    fn governs(&self) -> bool {
+        self.standing.borrow().accepts() || *self.slots.shared().borrow() > 0
     }
 
     /// Every power sensor, with its figure now.
@@ -122,7 +132,7 @@ impl Node {
 fn gpu_power(
     reading: &GpuReading,
     gpu: Gpu,
-    held: Option<&Held>,
+    held: Option<(&Held, bool)>,
     ways: &Ways,
     settings: &Settings,
     learned: Baselines,
@@ -130,6 +140,9 @@ fn gpu_power(
 ) -> GpuPower {
     let way = ways.get(&reading.id);
     let settable = way.is_some_and(Result::is_ok);
+    let (actuator, actuator_text) = held.map_or((Actuator::Nobody, String::new()), |(held, governs)| {
+        if governs { holder(reading, held, way) } else { holder_while_sharing(reading, held, way) }
+    });
     GpuPower {
         asleep: reading.asleep,
         hot_spot_c: reading.hot_spot_c,
@@ -139,9 +152,9 @@ fn gpu_power(
         min_cap_mw: reading.limit_range.filter(|_| settable).map_or(LOWEST, |range| range.min),
         max_cap_mw: reading.limit_range.map(|range| range.max).or(reading.default_limit),
         default_cap_mw: reading.default_limit,
-        binding: held.and_then(|it| limit(it, now)),
-        actuator: held.map_or(Actuator::Nobody, |it| actuator(it.actuator)),
-        actuator_text: actuator_text(reading, held, way),
+        binding: held.and_then(|(held, _)| limit(held, now)),
+        actuator,
+        actuator_text,
         idle_mw: learned.idle,
         loaded_mw: learned.loaded,
         gpu,
@@ -163,9 +176,28 @@ fn limit(held: &Held, now: &Now) -> Option<Limit> {
     Some(Limit { kind, cap_mw, text: sentence::limit(by, cap_mw, now) })
 }
 
+/// Who will hold the cap once something is shared. Until then the card has its own limit.
+fn holder_while_sharing(
+    reading: &GpuReading,
+    held: &Held,
+    way: Option<&Result<Way, CapError>>,
+) -> (Actuator, String) {
+    let nothing = "Nothing is shared now, so the card keeps its own limit.";
+    let below = matches!(held.not_hardware, Some(NotHardware::BelowRange { .. }));
+    match way {
+        Some(Ok(_)) if held.cap.is_some() && !below => {
+            (Actuator::Hardware, format!("{nothing} While you share, it holds the cap itself."))
+        }
+        _ => {
+            let (actuator, text) = holder(reading, held, way);
+            (actuator, format!("{nothing} While you share: {text}"))
+        }
+    }
+}
+
 /// Who holds the cap, why nobody better does, and what a person can do about that.
-fn actuator_text(reading: &GpuReading, held: Option<&Held>, way: Option<&Result<Way, CapError>>) -> String {
-    let Some(held) = held else { return String::new() };
+fn holder(reading: &GpuReading, held: &Held, way: Option<&Result<Way, CapError>>) -> (Actuator, String) {
+    let actuator = actuator(held.actuator);
     let who = match (held.actuator, way) {
         (governor::Actuator::Hardware, Some(Ok(Way::Helper))) => {
             "The card itself holds it, set by idlewatt-helper."
@@ -182,7 +214,7 @@ fn actuator_text(reading: &GpuReading, held: Option<&Held>, way: Option<&Result<
         (governor::Actuator::Nobody, _) => "Nobody can hold it.",
     };
     let why = match (held.not_hardware, way) {
-        (None, _) => return who.to_owned(),
+        (None, _) => return (actuator, who.to_owned()),
         (Some(NotHardware::NotSettable), Some(Err(error))) => {
             let remedy = error.remedy().map(|it| format!(" {it}")).unwrap_or_default();
             format!("The card does not hold it itself: {error}.{remedy}")
@@ -195,11 +227,11 @@ fn actuator_text(reading: &GpuReading, held: Option<&Held>, way: Option<&Result<
         }
         (Some(NotHardware::NotInForce), _) => "The card was told, and does not show it yet.".to_owned(),
     };
-    format!("{who} {why}")
+    (actuator, format!("{who} {why}"))
 }
 
 /// What the page leads with.
-fn leading(gpus: &[GpuPower]) -> String {
+fn leading(gpus: &[GpuPower], governs: bool) -> String {
     let watts = |power: Milliwatts| sentence::whole_watts(power);
     let drawn: Option<Milliwatts> =
         gpus.iter().filter_map(|it| it.gpu.power_mw).reduce(|sum, more| sum + more);
@@ -208,6 +240,11 @@ fn leading(gpus: &[GpuPower]) -> String {
         ([only], None) if only.asleep => "The GPU sleeps. It is not woken to be looked at.".to_owned(),
         (_, None) => "No GPU here tells its power, so energy is unknown.".to_owned(),
         ([only], Some(drawn)) => match &only.binding {
+            Some(limit) if !governs => format!(
+                "Drawing {} W. Nothing is shared now; sharing may draw at most {} W.",
+                watts(drawn),
+                watts(limit.cap_mw)
+            ),
             Some(limit) => {
                 format!("Drawing {} W of at most {} W. {}", watts(drawn), watts(limit.cap_mw), limit.text)
             }
