@@ -1,7 +1,7 @@
 // What the panel knows of the engine: asked once, then kept fresh by events.
 
 import { ask, Denied, Refused, type Backend, type Link } from './backend'
-import type { ControlError, Event, Request, RequestRow, Sample, Session, Status } from './generated/control'
+import type { ControlError, Event, Power, Request, RequestRow, Sample, Session, Status } from './generated/control'
 import { m } from './messages'
 
 /** Rows and readings kept; the engine keeps the rest. */
@@ -21,6 +21,8 @@ export class Engine {
   moreRows = $state(false)
   /** The last hour's, oldest first. */
   samples: Sample[] = $state.raw([])
+  /** As the power page asked last: it shows this at once when somebody comes back to it. */
+  power: Power | undefined = $state.raw()
   /** Moves on once a second while somebody looks, so that what says "ago" or "until" stays true. */
   now = $state(Date.now())
 
