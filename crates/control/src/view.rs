@@ -501,7 +501,7 @@ pub struct Doctor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Check {
-    /// Which room: `gpu`, `presence`, `servers`, `networks`, `keys`, `store`.
+    /// Which room: `gpu`, `power`, `presence`, `servers`, `networks`, `keys`, `store`.
     pub area: String,
     /// How it stands.
     pub level: CheckLevel,
