@@ -133,7 +133,7 @@ impl Rewriting {
             if event.is_done() {
                 self.ending = Some(Ending::Complete);
                 let bytes = Bytes::from_static(b"data: [DONE]\n\n");
-                return Some(Piece { bytes, text: String::new(), usage: self.counts.usage() });
+                return Some(self.counts.piece(bytes, String::new()));
             }
             // Comments are a server's way to keep its own connection open.
             let Some(data) = event.data else { continue };
@@ -141,7 +141,7 @@ impl Rewriting {
                 Ok(said) => {
                     self.counts.add(&said);
                     let bytes = out.split().freeze();
-                    return Some(Piece { bytes, text: said.text, usage: self.counts.usage() });
+                    return Some(self.counts.piece(bytes, said.text));
                 }
                 Err(why) => self.break_off(why),
             }
@@ -161,7 +161,7 @@ impl Rewriting {
                 let body = std::mem::take(body);
                 if self.status != 200 {
                     let bytes = json::error(self.status, &body);
-                    *piece = Some(Piece { bytes, text: String::new(), usage: Usage::NONE });
+                    *piece = Some(Piece { bytes, text: String::new(), usage: Usage::NONE, cached: 0 });
                     self.ending = Some(Ending::Complete);
                     return;
                 }
@@ -173,7 +173,7 @@ impl Rewriting {
                         if self.endpoint == Endpoint::Embeddings {
                             said.text = String::from_utf8_lossy(&bytes).into_owned();
                         }
-                        *piece = Some(Piece { bytes, text: said.text, usage: self.counts.usage() });
+                        *piece = Some(self.counts.piece(bytes, said.text));
                         self.ending = Some(Ending::Complete);
                     }
                     Err(why) => self.break_off(why),
@@ -207,6 +207,7 @@ struct Said {
 struct Counts {
     estimated_prompt: u32,
     prompt: Option<u32>,
+    cached: u32,
     completion: u32,
     source: UsageSource,
 }
@@ -217,12 +218,16 @@ impl Counts {
         Self {
             estimated_prompt: u32::try_from(estimate).unwrap_or(u32::MAX),
             prompt: None,
+            cached: 0,
             completion: 0,
             source: UsageSource::Server,
         }
     }
 
     fn add(&mut self, said: &Said) {
+        if let Some(timings) = said.timings {
+            self.cached = timings.cache_n;
+        }
         if let Some(usage) = said.usage {
             self.prompt = Some(usage.prompt_tokens);
             self.completion = usage.completion_tokens;
@@ -235,6 +240,10 @@ impl Counts {
             self.completion = self.completion.saturating_add(1);
             self.source = UsageSource::Counted;
         }
+    }
+
+    fn piece(&self, bytes: Bytes, text: String) -> Piece {
+        Piece { bytes, text, usage: self.usage(), cached: self.cached }
     }
 
     /// Nothing is used until something was generated or the server says so.

@@ -46,6 +46,8 @@ pub struct Piece {
     pub text: String,
     /// Tokens of the answer up to and with this piece.
     pub usage: Usage,
+    /// Prompt tokens among them that the server knew from before: it computed nothing for them.
+    pub cached: u32,
 }
 
 /// What came of a request, once it has ended.

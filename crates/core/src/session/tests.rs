@@ -184,7 +184,7 @@ impl Bench {
         let bytes = Bytes::from(vec![b'x'; length]);
         self.session.piece(
             stream,
-            Piece { bytes, text: text.into(), usage: tokens(completion) },
+            Piece { bytes, text: text.into(), usage: tokens(completion), cached: 0 },
             self.now.monotonic,
         );
     }

@@ -260,7 +260,7 @@ impl Node {
 }
 
 pub(crate) fn piece(bytes: &[u8], completion: u32) -> Piece {
-    Piece { bytes: Bytes::copy_from_slice(bytes), text: "t".into(), usage: tokens(completion) }
+    Piece { bytes: Bytes::copy_from_slice(bytes), text: "t".into(), usage: tokens(completion), cached: 0 }
 }
 
 pub(crate) fn tokens(completion: u32) -> Usage {
