@@ -207,4 +207,15 @@ mod tests {
         assert_eq!(Slot::parse("0000:0a:1f.3"), Some(Slot { bus: 10, device: 31, function: 3 }));
         assert_eq!(Slot::parse("nonsense"), None);
     }
+
+    #[cfg(windows)]
+    #[test]
+    fn a_system_without_the_counters_tells_nothing_and_one_with_them_tells_processes() {
+        let mut wddm = Wddm::new();
+        for _ in 0..2 {
+            assert!(
+                wddm.vram().iter().all(|(pid, slot, _)| *pid > 0 && slot.device < 32 && slot.function < 8)
+            );
+        }
+    }
 }
