@@ -52,8 +52,6 @@ struct Bin {
     budget: Option<Energy>,
     charge: Energy,
     doing: Doing,
-    /// Begun so shortly after the work that a late sensor may still show what was before.
-    early: bool,
     measured: bool,
 }
 
@@ -61,8 +59,6 @@ struct Bin {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Account {
     bins: VecDeque<Bin>,
-    /// Since when shared work runs or waits, and until when. A pause shorter than a sensor's lag is none.
-    run: Option<(Micros, Micros)>,
     stopped_last: Option<Micros>,
     /// All that was ever charged, less what was refunded.
     total: Energy,
@@ -78,16 +74,11 @@ impl Account {
     }
 
     /// The card did this until now.
-    pub(super) fn advance(&mut self, from: Micros, to: Micros, doing: Doing, lag: Micros, rates: Rates) {
+    pub(super) fn advance(&mut self, from: Micros, to: Micros, doing: Doing, rates: Rates) {
         if doing == Doing::Stopped {
             self.stopped_last = Some(to);
         }
-        if doing != Doing::Rest {
-            let goes_on = self.run.filter(|(_, until)| from - until <= lag);
-            self.run = Some((goes_on.map_or(from, |(since, _)| since), to));
-        }
         let power = if doing == Doing::Work { rates.worst } else { rates.resting };
-        let early = self.run.is_some_and(|(since, _)| from < since + lag);
         let mut at = from.max(to - WINDOW - BIN);
         while at < to {
             let index = at / BIN;
@@ -101,11 +92,8 @@ impl Account {
                     bin.budget = bin.budget.zip(budget).map(|(before, more)| before + more);
                     bin.charge += charge;
                     bin.doing = bin.doing.max(doing);
-                    bin.early |= early;
                 }
-                None => {
-                    self.bins.push_back(Bin { index, time, budget, charge, doing, early, measured: false })
-                }
+                None => self.bins.push_back(Bin { index, time, budget, charge, doing, measured: false }),
             }
             at = end;
         }
@@ -140,7 +128,7 @@ impl Account {
                     None => power,
                 }),
                 // The mean is right where power is even, or is cut into slices shorter than the sensor can tell.
-                () if exact || sliced && !bin.early => seen.mean(from, to),
+                () if exact || sliced => seen.mean(from, to),
                 () => seen.greatest(from, to),
             };
             if let Some(power) = power {

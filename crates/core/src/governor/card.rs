@@ -80,7 +80,7 @@ impl Governed {
     pub(super) fn pass(&mut self, from: Micros, to: Micros) {
         let resting = self.resting();
         let rates = Rates { cap: self.cap.map(|it| it.0), worst: self.worst.unwrap_or(resting), resting };
-        self.account.advance(from, to, self.doing, self.seen.lag(false).most, rates);
+        self.account.advance(from, to, self.doing, rates);
     }
 
     /// The card was read.
