@@ -47,10 +47,12 @@ pub(crate) enum Exit {
     /// `measure`'s command does not exist.
     CommandNotFound = 127,
     /// SIGHUP.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "a signal of Unix"))]
     HungUp = 129,
     /// Ctrl-C.
     Interrupted = 130,
     /// SIGTERM.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "a signal of Unix"))]
     Terminated = 143,
 }
 

@@ -52,7 +52,7 @@ fn page(hub: &str, reports: &[KeptReport]) -> String {
     );
     out.push_str(
         "<div class=\"scroll\"><table><thead><tr><th>Model</th><th>Hardware</th><th class=\"n\">Cap</th>\
-         <th class=\"n\">Answer, J a token</th><th class=\"n\">tokens/s</th><th class=\"n\">Prompt, J a token</th>\
+         <th class=\"n\">Answer, J/token</th><th class=\"n\">tokens/s</th><th class=\"n\">Prompt, J/token</th>\
          <th class=\"n\">tokens/s</th><th class=\"n\">Power</th><th>Known by</th><th>Signed by</th><th>Date</th></tr></thead><tbody>",
     );
     for (model, mut lines) in models {
