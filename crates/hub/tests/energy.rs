@@ -1,5 +1,7 @@
 //! The open table of energy a token, with a real hub and scripted nodes.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as tests do")]
+
 mod scripted;
 
 use idlewatt_protocol::bench::{BenchPhase, BenchPoint, BenchReport};

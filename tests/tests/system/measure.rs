@@ -125,7 +125,7 @@ fn joules_by_a_processors_counter_are_right_across_its_wrap() {
     put(0);
     let (stop, begun) = (Arc::new(AtomicBool::new(false)), Instant::now());
     // 25 W: the counter wraps every 0.8 s.
-    let count = || (begun.elapsed().as_micros() as u64 * 25) % RANGE;
+    let count = || (u64::try_from(begun.elapsed().as_micros()).expect("a short test") * 25) % RANGE;
     let ran = std::thread::scope(|scope| {
         let stopped = Arc::clone(&stop);
         scope.spawn(move || {
