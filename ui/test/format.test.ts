@@ -43,6 +43,7 @@ describe('a figure has its unit and enough digits', () => {
     expect(f.money({ micros: 189_000, currency: 'EUR' })).toBe('€0.19')
     expect(f.money({ micros: 15_606, currency: 'EUR' })).toBe('€0.0156')
     expect(f.money({ micros: 172, currency: 'EUR' })).toBe('€0.000172')
+    expect(f.money({ micros: 50, currency: 'EUR' })).toBe('€0.000050')
     expect(f.money({ micros: -4, currency: 'EUR' })).toBe('-€0.000004')
     expect(f.money({ micros: 0, currency: 'EUR' })).toBe('€0.00')
     expect(f.money({ micros: 1_000_000, currency: 'no such' })).toBe('1.00 no such')

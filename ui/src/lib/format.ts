@@ -101,7 +101,7 @@ export function money({ micros, currency }: { micros: number; currency: string }
     return amount.toLocaleString(locale, {
       style: 'currency',
       currency,
-      minimumFractionDigits: 2,
+      minimumFractionDigits: digits > 4 ? digits : 2,
       maximumFractionDigits: digits,
     })
   } catch {

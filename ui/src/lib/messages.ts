@@ -83,7 +83,6 @@ export const m = {
     join: 'Join a network',
     running: (n: number) => (n === 1 ? 'answering 1 request' : `answering ${n} requests`),
     standing: (when: string) => `Since ${when}`,
-    held: (cap: string) => `held under ${cap}`,
     networks: (n: number) => (n === 0 ? 'no network' : n === 1 ? '1 network' : `${n} networks`),
     stopped: (why: string) => `Stopped: ${why.charAt(0).toLowerCase()}${why.slice(1).replace(/\.$/, '')}`,
     gpuBack: (time: string, verified: boolean) => `GPU back ${time === '' ? 'at once' : `in ${time}`}${verified ? ', checked' : ''}`,
