@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The three programs, built for Windows and run under Wine: doctor, hub, a real request, and the desktop resident with its tray
+# shellcheck source=script/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../script/lib.sh"
+need_node
+need_model_server
+need_apt "build for Windows" rustc-web cargo-web rust-web-src gcc-mingw-w64-x86-64
+need_apt "run Windows programs without a screen" wine64 xvfb xdotool imagemagick
+ui_packages
+ui_build
+
+# The distribution's compiler carries the standard library's source, of which it builds the one for Windows.
+target=x86_64-pc-windows-gnu
+export CARGO_TARGET_DIR=$CACHE/target-win
+PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo build --quiet --locked \
+  -Zbuild-std=std,panic_unwind --target "$target" -p idlewatt -p idlewatt-hub -p idlewatt-desktop
+built=$CARGO_TARGET_DIR/$target/debug
+x86_64-w64-mingw32-gcc -shared -O1 -Wall -Werror -o "$built/bcryptprimitives.dll" \
+  tests/show/wine/bcryptprimitives.c -ladvapi32 -luser32
+"$IDLEWATT_PYTHON" tests/show/windows.py "$built" "${1:-docs/screenshots/windows-tray.png}"
