@@ -4,6 +4,7 @@
 //! newest shared request is taken back; and while it runs, sharing is paused for own use.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -15,7 +16,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
-use idlewatt_core::work::Head;
+use idlewatt_core::meter::Task;
+use idlewatt_core::work::{Head, Piece};
 use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT, MAX_REQUEST_BODY};
 use idlewatt_protocol::message::{Deadlines, Endpoint, Outcome};
 use idlewatt_protocol::{RequestId, sse};
@@ -98,9 +100,13 @@ async fn ask(State(node): State<Arc<Node>>, body: Bytes, endpoint: Endpoint) -> 
     else {
         return unavailable("The model server went away.");
     };
+    node.cards.read_for_meter().await;
+    let request = RequestId(rand::random());
+    let task = Task { service: known.id.clone(), place: known.place.clone(), own: true };
+    let metered = Metered::begin(&node, request, task);
     let max_tokens = wanted.max_completion_tokens.or(wanted.max_tokens).unwrap_or(u32::MAX);
     let question = Question {
-        request: RequestId(rand::random()),
+        request,
         server,
         max_tokens: max_tokens.min(known.context()),
         model: known.model,
@@ -112,25 +118,51 @@ async fn ask(State(node): State<Arc<Node>>, body: Bytes, endpoint: Endpoint) -> 
         },
     };
     let pieces = Pieces::ask(question, slot);
-    respond(pieces, wanted.stream_options.is_some_and(|it| it.include_usage)).await
+    respond(pieces, metered, wanted.stream_options.is_some_and(|it| it.include_usage)).await
 }
 
-async fn respond(mut pieces: Pieces, usage: bool) -> Response {
+/// A request of the host's own as the meter sees it, so that its joules are not taken for shared work's.
+struct Metered {
+    node: Arc<Node>,
+    request: RequestId,
+}
+
+impl Metered {
+    fn begin(node: &Arc<Node>, request: RequestId, task: Task) -> Self {
+        node.cards.request_began(request, task, Instant::now());
+        Self { node: Arc::clone(node), request }
+    }
+
+    fn went_on(&self, piece: &Piece) {
+        self.node.cards.request_went_on(self.request, piece.usage, piece.cached);
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.node.cards.request_ended(self.request, Instant::now());
+    }
+}
+
+async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Response {
     let head = match pieces.next().await {
         Some(Step::Head(head)) => head,
         Some(Step::End(End { message, .. })) => return unavailable(&message.unwrap_or_default()),
         Some(Step::Piece(_)) | None => return unavailable("The engine is stopping."),
     };
-    let body = stream::unfold((pieces, head), move |(mut pieces, head)| async move {
+    let body = stream::unfold((pieces, metered, head), move |(mut pieces, metered, head)| async move {
         loop {
             match pieces.next().await? {
-                Step::Piece(piece) if usage || !is_usage_only(&piece.bytes) => {
-                    return Some((Ok::<_, std::io::Error>(piece.bytes), (pieces, head)));
+                Step::Piece(piece) => {
+                    metered.went_on(&piece);
+                    if usage || !is_usage_only(&piece.bytes) {
+                        return Some((Ok::<_, std::io::Error>(piece.bytes), (pieces, metered, head)));
+                    }
                 }
                 Step::End(end) if end.outcome != Outcome::Complete => {
-                    return Some((broken(head, end), (pieces, head)));
+                    return Some((broken(head, end), (pieces, metered, head)));
                 }
-                Step::Piece(_) | Step::Head(_) | Step::End(_) => {}
+                Step::Head(_) | Step::End(_) => {}
             }
         }
     });

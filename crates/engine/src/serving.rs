@@ -192,7 +192,8 @@ impl Record {
                 _ => None,
             },
         }));
-        let task = Task { service: known.id.clone(), place: known.place.clone(), own: ask.own };
+        // What comes through a hub is shared work, the host's own devices' too: it is in the day's count.
+        let task = Task { service: known.id.clone(), place: known.place.clone(), own: false };
         node.cards.request_began(ask.request, task, now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
         Self { node: Arc::clone(node), row, begun: now.monotonic, first_piece: None, closed: false }
