@@ -77,7 +77,8 @@ impl<'a> Scene<'a> {
         });
         let machine = self.machine.as_ref().filter(|_| open().next().is_some());
         let together = machine.and_then(|(_, window)| {
-            window.lasts(self.draw(cards, Governed::resting), self.draw(&[], Governed::resting), wait)
+            let (works, rests) = (self.draw(cards, |it| it.worst, Governed::resting), self.resting());
+            window.lasts(works, rests, wait)
         });
         own.chain(together).min()
     }
@@ -87,16 +88,27 @@ impl<'a> Scene<'a> {
         self.lasts(cards, 0).is_none_or(|lasts| lasts >= time)
     }
 
-    /// Power of all cards with these at their worst.
-    fn draw(&self, working: &[&str], rest: impl Fn(&Governed) -> Power) -> Power {
-        let draws = |(id, card): (&String, &Governed)| match card.worst {
+    /// Power of all cards with these at work.
+    fn draw(
+        &self,
+        working: &[&str],
+        worst: impl Fn(&Governed) -> Option<Power>,
+        rest: impl Fn(&Governed) -> Power,
+    ) -> Power {
+        let draws = |(id, card): (&String, &Governed)| match worst(card) {
             Some(worst) if working.contains(&id.as_str()) => worst,
             _ => rest(card),
         };
         self.cards.iter().map(draws).sum()
     }
 
-    /// Why nothing of a service may run under the limits as they are; `None`: it may, now or in a moment.
+    fn resting(&self) -> Power {
+        self.cards.values().map(Governed::resting).sum()
+    }
+
+    /// Why nothing of a service may run under the limits as they are; `None`: it may, now or in a moment. A card that
+    /// takes a limit has it only while the node shares, so it is judged by what it will do then: judged by what it does
+    /// now, a cap that only the card itself can hold would keep the node from ever sharing.
     pub(super) fn refusal(&self, service: &Service, cards: &[&str]) -> Option<Refusal> {
         let open = || cards.iter().filter_map(|id| self.card(id)).filter(|card| !card.held);
         let blind = |card: &Governed| card.worst.is_none() && card.lowest().is_some();
@@ -105,12 +117,19 @@ impl<'a> Scene<'a> {
         }
         let own = open().filter_map(|card| {
             let (cap, limit) = card.cap?;
-            refuses(service, limit, cap, card.worst?, card.idle(), card.resting())
+            refuses(service, limit, cap, card.worst_within()?, card.idle(), card.resting())
         });
         let machine = self.machine.as_ref().filter(|_| open().next().is_some()).and_then(|(cap, _)| {
             let limit = Limit::MachineCap { cap: Milliwatts(*cap) };
-            let (idle, resting) = (self.draw(&[], Governed::idle), self.draw(&[], Governed::resting));
-            refuses(service, limit, *cap, self.draw(cards, Governed::idle), idle, resting)
+            let works = self.draw(cards, Governed::worst_within, Governed::idle);
+            refuses(
+                service,
+                limit,
+                *cap,
+                works,
+                self.cards.values().map(Governed::idle).sum(),
+                self.resting(),
+            )
         });
         // One that nothing but the host can change comes first.
         own.chain(machine).max_by_key(|it| match it {

@@ -49,7 +49,7 @@ impl Slicing {
         in_pace: impl Fn(&[&str]) -> bool,
         effects: &mut Vec<Effect>,
     ) -> Work<'a> {
-        self.told.retain(|id, _| services.iter().any(|it| it.id == *id));
+        self.let_go(services, effects);
         let mut work = Work::default();
         let (mut sliced, mut whole): (Vec<&Service>, Vec<&Service>) = (Vec::new(), Vec::new());
         for service in services {
@@ -78,6 +78,14 @@ impl Slicing {
         work
     }
 
+    /// A process whose service is not told of any more, because it is shared no more or answers nobody while it stands
+    /// still, is nobody's to continue but ours.
+    fn let_go(&mut self, services: &[Service], effects: &mut Vec<Effect>) {
+        let gone = self.told.extract_if(.., |id, _| services.iter().all(|it| it.id != *id));
+        let stopped = gone.filter(|(_, told)| told.stopped.is_some());
+        effects.extend(stopped.map(|(service, _)| Effect::Continue { service }));
+    }
+
     /// A request that cannot be stopped goes on until the energy is nearly used.
     fn end_or_go_on<'a>(
         &mut self,
@@ -86,6 +94,7 @@ impl Slicing {
         work: &mut Work<'a>,
         effects: &mut Vec<Effect>,
     ) {
+        self.go_on(service, effects);
         let under = scene.under(service);
         let refusal = scene.refusal(service, &under).filter(|it| !matches!(it, Refusal::HostLoad { .. }));
         work.cards.extend(&under);

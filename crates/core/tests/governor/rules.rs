@@ -110,6 +110,33 @@ fn a_card_that_takes_limits_is_told_one_and_gets_its_own_back() {
 }
 
 #[test]
+fn a_cap_that_only_the_card_itself_can_hold_keeps_no_node_from_sharing() {
+    let mut desk = Desk::new();
+    desk.cards[0].settable = true;
+    desk.cards[0].cap = Some(watts(100.0));
+    desk.sharing = false;
+    // It has its own 450 W back while nothing is shared: two seconds of that would be more than the cap gives in ten.
+    assert_eq!(desk.after(3.0).services[0].refusal, Some(Refusal::Used), "it passes");
+    desk.sharing = true;
+    let first = desk.next();
+    assert_eq!((limits(&first), first.services[0].slots), (vec![Some(100)], 0));
+    assert_eq!(first.services[0].refusal, Some(Refusal::Used), "until it is in force");
+    desk.cards[0].reading.limit = Some(watts(100.0));
+    assert_eq!(desk.next().services[0].slots, 4);
+}
+
+#[test]
+fn a_cap_that_the_card_does_not_keep_to_is_told_as_one_that_nobody_holds() {
+    let mut desk = Desk::new();
+    desk.cards[0].settable = true;
+    desk.cards[0].cap = Some(watts(100.0));
+    assert!(matches!(desk.after(3.0).services[0].refusal, Some(Refusal::CapUnenforceable(_))));
+    desk.cards[0].settable = false;
+    desk.sharing = false;
+    assert!(matches!(desk.after(3.0).services[0].refusal, Some(Refusal::CapUnenforceable(_))));
+}
+
+#[test]
 fn a_cap_never_raises_the_limit_that_a_card_has() {
     let mut desk = Desk::new();
     desk.cards[0].settable = true;
@@ -329,6 +356,26 @@ fn requests_that_stand_still_for_long_go_on_elsewhere() {
         "a process that is stopped hears of nothing"
     );
     assert_eq!(plant.governor.stopped().count(), 0);
+}
+
+#[test]
+fn regression_a_process_that_stands_still_is_continued_when_its_service_is_gone() {
+    let stop = |it: &Effect| matches!(it, Effect::Stop { .. });
+    let leave: [fn(&mut Desk); 3] = [
+        |desk| desk.services.clear(),
+        |desk| desk.services[0].running = 0,
+        |desk| desk.services[0].stoppable = false,
+    ];
+    for leave in leave {
+        let mut desk = Desk::new();
+        desk.services[0].stoppable = true;
+        desk.services[0].running = 1;
+        desk.cards[0].reading.power = Some(Power { value: watts(440.0), averaged: false });
+        assert!((0..600).any(|_| desk.next().effects.iter().any(stop)));
+        leave(&mut desk);
+        assert_eq!(desk.next().effects[0], Effect::Continue { service: "it".into() });
+        assert_eq!(desk.governor.stopped().count(), 0);
+    }
 }
 
 #[test]
