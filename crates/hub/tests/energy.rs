@@ -48,6 +48,14 @@ async fn what_a_node_published_is_shown_and_can_be_checked_by_anyone() {
     let envelope = report("RTX <4090>").sign(&node.key);
     let (status, links) = publish(&hub, &envelope).await;
     assert_eq!(status, 201, "{links}");
+    // What was shown before is no longer shown when another one comes.
+    let count = async || {
+        let listed: Value = hub.get("/energy.json").await.json().await.unwrap();
+        listed["reports"].as_array().unwrap().len()
+    };
+    assert_eq!(count().await, 1);
+    assert_eq!(publish(&hub, &report("B").sign(&node.key)).await.0, 201);
+    assert_eq!(count().await, 2);
     // Sending it again changes nothing.
     let (status, again) = publish(&hub, &envelope).await;
     assert_eq!((status, &again), (200, &links));
@@ -57,7 +65,7 @@ async fn what_a_node_published_is_shown_and_can_be_checked_by_anyone() {
     let page = get("/energy").await.text().await.unwrap();
     assert!(page.contains("RTX &lt;4090&gt;") && !page.contains("<4090>") && !page.contains("<script"));
     assert!(
-        page.contains("4.850 ± 0.090") && page.contains("250 W") && page.contains("1 report from 1 node")
+        page.contains("4.850 ± 0.090") && page.contains("250 W") && page.contains("2 reports from 1 node")
     );
     assert!(page.contains(&idlewatt_protocol::PublicKey::from(&node.key).short()));
     assert!(page.find("4.100 ±") < page.find("4.850 ±"), "least energy first");
@@ -65,12 +73,12 @@ async fn what_a_node_published_is_shown_and_can_be_checked_by_anyone() {
     let csv = get("/energy.csv").await.text().await.unwrap();
     let lines: Vec<&str> = csv.split("\r\n").collect();
     assert!(lines[0].contains("cap (W),prefill (J/token)"), "{}", lines[0]);
-    assert_eq!((lines.len(), lines[1].matches(",4.1,").count()), (4, 1), "{csv}");
+    assert_eq!((lines.len(), lines[1].matches(",4.1,").count()), (6, 1), "{csv}");
 
     let listed: Value = get("/energy.json").await.json().await.unwrap();
-    assert_eq!(listed["reports"][0]["report"]["points"][1]["decode"]["uj_per_token"], 4_850_000);
+    assert_eq!(listed["reports"][1]["report"]["points"][1]["decode"]["uj_per_token"], 4_850_000);
     let path = links["report"].as_str().unwrap();
-    assert_eq!(listed["reports"][0]["envelope"], path);
+    assert_eq!(listed["reports"][1]["envelope"], path);
     let fetched: Envelope = get(path).await.json().await.unwrap();
     assert_eq!(BenchReport::open(&fetched), Ok(report("RTX <4090>")));
     assert_eq!(fetched.keyid, (&node.key).into());

@@ -23,8 +23,6 @@ use crate::hub::Hub;
 use crate::pages::day;
 use crate::store::{Keeping, KeptReport, MAX_REPORTS, StoreError};
 
-/// Reports in a file: all of most hubs.
-const IN_FILE: u32 = 5000;
 /// A whole report must be here by then.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 /// When to try again where the disk refused.
@@ -87,9 +85,9 @@ pub(super) async fn one(
 
 /// `GET /energy.csv`: a row a power limit, newest report first.
 pub(super) async fn csv(State(hub): State<Arc<Hub>>) -> Result<Response, Refusal> {
-    let reports = hub.store.reports(IN_FILE).await.map_err(|error| failed(&error))?;
+    let reports = hub.store.reports().await.map_err(|error| failed(&error))?;
     let mut text = csv_line(["began (UTC)", "signed by"].into_iter().chain(COLUMNS).chain(["report"]));
-    for kept in &reports {
+    for kept in reports.iter() {
         let (began, signer) = (day(kept.report.started), kept.signer.to_string());
         for row in kept.report.rows() {
             let cells = [began.clone(), signer.clone()].into_iter().chain(row);
@@ -105,7 +103,7 @@ pub(super) async fn csv(State(hub): State<Arc<Hub>>) -> Result<Response, Refusal
 
 /// `GET /energy.json`: the reports, newest first.
 pub(super) async fn json(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, Refusal> {
-    let reports = hub.store.reports(IN_FILE).await.map_err(|error| failed(&error))?;
+    let reports = hub.store.reports().await.map_err(|error| failed(&error))?;
     let entry = |kept: &KeptReport| {
         json!({
             "id": kept.id,

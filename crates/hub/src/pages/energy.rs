@@ -14,11 +14,11 @@ use crate::hub::Hub;
 use crate::store::KeptReport;
 
 /// Reports on the page; the files have more.
-const ON_PAGE: u32 = 500;
+const ON_PAGE: usize = 500;
 
 pub(crate) async fn energy(State(hub): State<Arc<Hub>>) -> Result<Response, Refusal> {
-    let reports = hub.store.reports(ON_PAGE).await.map_err(|error| energy::failed(&error))?;
-    Ok(answer(page(&hub.name, &reports)))
+    let reports = hub.store.reports().await.map_err(|error| energy::failed(&error))?;
+    Ok(answer(page(&hub.name, &reports[..reports.len().min(ON_PAGE)])))
 }
 
 /// One line of the table.

@@ -1,5 +1,7 @@
 //! Bench reports that nodes published: kept as they were signed, so that anyone can check them.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use data_encoding::BASE64;
 use idlewatt_protocol::bench::BenchReport;
 use idlewatt_protocol::receipt::Envelope;
@@ -11,6 +13,9 @@ use super::{Store, StoreError};
 
 /// One node publishes at most so many: a table is filled by many hosts, not by one.
 pub const MAX_REPORTS: u32 = 1000;
+
+/// So many of the newest are shown: all of most hubs.
+const SHOWN: u32 = 5000;
 
 /// A report as it was kept.
 #[derive(Clone, Debug)]
@@ -47,15 +52,23 @@ impl Store {
         Ok((id, kept))
     }
 
-    /// The newest reports, newest first.
+    /// The newest reports, newest first. From memory after the first time: anyone may ask, and the ledger has one writer.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn reports(&self, limit: u32) -> Result<Vec<KeptReport>, StoreError> {
-        let rows = self.run(move |writer| newest(&writer.db, limit)).await?;
+    pub async fn reports(&self) -> Result<Arc<[KeptReport]>, StoreError> {
+        let shown = &self.0.state.reports;
+        let (known, age) = shown.get();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let rows = self.run(|writer| newest(&writer.db)).await?;
         // A report that this version cannot read is of a newer one, and stays where it is.
         let reports = move || rows.into_iter().filter_map(read).collect();
-        tokio::task::spawn_blocking(reports).await.map_err(|_| StoreError::Closed)
+        let reports: Arc<[KeptReport]> =
+            tokio::task::spawn_blocking(reports).await.map_err(|_| StoreError::Closed)?;
+        shown.put(Arc::clone(&reports), age);
+        Ok(reports)
     }
 
     /// A report's envelope.
@@ -69,6 +82,30 @@ impl Store {
             .await?;
         text.map(|text| serde_json::from_str(&text).map_err(|_| StoreError::Unreadable("a report")))
             .transpose()
+    }
+}
+
+/// What is shown, until another report is kept.
+#[derive(Debug, Default)]
+pub(super) struct Shown(Mutex<(Option<Arc<[KeptReport]>>, u64)>);
+
+impl Shown {
+    /// What is known, and how many reports came since the start.
+    fn get(&self) -> (Option<Arc<[KeptReport]>>, u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what was read, unless a report came meanwhile.
+    fn put(&self, reports: Arc<[KeptReport]>, age: u64) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.1 == age {
+            shown.0 = Some(reports);
+        }
+    }
+
+    fn forget(&self) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *shown = (None, shown.1 + 1);
     }
 }
 
@@ -93,6 +130,7 @@ impl Writer {
             params![id.0, node.0, now().0, text],
         )?;
         tx.commit()?;
+        self.state.reports.forget();
         Ok(Keeping::New)
     }
 }
@@ -105,10 +143,10 @@ fn id_of(envelope: &Envelope) -> Result<Digest, StoreError> {
 
 type Row = ([u8; 32], i64, String);
 
-fn newest(db: &Connection, limit: u32) -> Result<Vec<Row>, StoreError> {
+fn newest(db: &Connection) -> Result<Vec<Row>, StoreError> {
     let mut select =
         db.prepare_cached("SELECT id, received, envelope FROM bench_report ORDER BY seq DESC LIMIT ?1")?;
-    let rows = select.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = select.query_map([SHOWN], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::settle::{Settled, Settlement};
-use super::{Consumer, Node, OpenError, StoreError, accounts, folder, keys, nodes, schema, settle};
+use super::{Consumer, Node, OpenError, StoreError, accounts, folder, keys, nodes, reports, schema, settle};
 
 /// How soon a write that the disk refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ pub(super) struct State {
     ledger: Mutex<Ledger>,
     keys: RwLock<HashMap<Digest, Consumer>>,
     nodes: RwLock<HashMap<PublicKey, Node>>,
+    pub(super) reports: reports::Shown,
 }
 
 impl State {
@@ -103,6 +104,7 @@ impl Writer {
             ledger: Mutex::new(accounts::load_accounts(&db).map_err(refused)?),
             keys: RwLock::default(),
             nodes: RwLock::new(nodes::load(&db).map_err(refused)?),
+            reports: reports::Shown::default(),
         });
         keys::load_keys(&db, &state).map_err(refused)?;
         let last_receipt = settle::last_receipt(&db).map_err(refused)?;
