@@ -19,17 +19,10 @@ use crate::{bench, measure, receipt, run, say};
 /// # Errors
 /// What went wrong, with its exit code.
 pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure> {
-    match command {
-        Command::Measure(arguments) => measure::execute(home, &arguments),
-        other => dispatch(home, other).map(|()| Exit::Done.into()),
-    }
-}
-
-fn dispatch(home: &Home, command: Command) -> Result<(), Failure> {
-    match command {
+    let done = match command {
+        // Ends with its command's exit code.
+        Command::Measure(arguments) => return measure::execute(home, &arguments),
         Command::Bench(arguments) => bench::execute(home, &arguments),
-        // Ends with its command's exit code, above.
-        Command::Measure(_) => Ok(()),
         Command::Run { listen, tray } => run::run(home, listen, tray),
         Command::Doctor(json) => show(ask(home, &Request::Doctor)?, json),
         Command::Status(json) => show(ask(home, &Request::Status)?, json),
@@ -63,7 +56,8 @@ fn dispatch(home: &Home, command: Command) -> Result<(), Failure> {
         Command::Panel(json) => show(ask(home, &Request::Panel)?, json),
         Command::Endpoint(json) => show(ask(home, &Request::OwnEndpoint)?, json),
         Command::Stop(json) => show(ask(home, &Request::Stop)?, json),
-    }
+    };
+    done.map(|()| Exit::Done.into())
 }
 
 /// Requests with the names of their networks, which people know, for the ids, which programs need.
