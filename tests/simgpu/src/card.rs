@@ -51,7 +51,7 @@ pub struct Sensing {
 }
 
 impl Default for Physics {
-    /// About a GeForce RTX 4090.
+    /// In the order of a large consumer card; not fitted to any.
     fn default() -> Self {
         Self {
             tau_s: 0.04,

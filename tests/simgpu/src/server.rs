@@ -42,7 +42,7 @@ pub struct Model {
 }
 
 impl Default for Model {
-    /// About an 8B model in four bits on a GeForce RTX 4090 under llama.cpp.
+    /// In the order of an 8B model in four bits on a large consumer card; not fitted to any.
     fn default() -> Self {
         Self {
             idle_w: 45.0,

@@ -9,7 +9,7 @@ const TERMS: usize = 4;
 type Vector = [f64; TERMS];
 
 /// The proportions to start from: prompt token, generated token, step, a thousand tokens of context behind a generated
-/// token. A token alone costs about ten of a prompt's, most of it for reading the weights: seen on consumer cards.
+/// token. Assumed, until something is measured: a token alone costs ten of a prompt's, most of it for reading the weights.
 const START: Vector = [1.0, 3.0, 7.0, 0.3];
 /// How much the start weighs, in average stretches.
 const START_WEIGHS: f64 = 0.1;

@@ -15,9 +15,13 @@ mod conservation;
 mod energy;
 mod rig;
 
+fn is_strict() -> bool {
+    std::env::var_os("IDLEWATT_STRICT").is_some()
+}
+
 /// Few seeds while building, all of them for a claim.
 fn seeds(few: u64, all: u64) -> std::ops::Range<u64> {
-    0..if std::env::var_os("IDLEWATT_STRICT").is_some() { all } else { few }
+    0..if is_strict() { all } else { few }
 }
 
 /// Errors of many runs, as parts.

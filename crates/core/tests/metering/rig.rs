@@ -10,6 +10,9 @@ use idlewatt_simgpu::{Card, Physics, Random, Sensing};
 
 pub(crate) const CARD: &str = "GPU-a";
 
+/// Two changes closer together than this share one reading, as in the engine, s.
+const FRESH: f64 = 0.02;
+
 /// What the card tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sees {
@@ -26,6 +29,7 @@ pub(crate) struct Rig {
     sees: Sees,
     start: Instant,
     read_at: f64,
+    read_last: f64,
     jitter: Random,
 }
 
@@ -53,7 +57,8 @@ impl Rig {
         let mut meter = Meter::default();
         meter.set_purpose(Purpose::Waiting(place()), true);
         let jitter = Random::new(random.bits());
-        let mut rig = Self { card, meter, sees, start: Instant::now(), read_at: 0.0, jitter };
+        let mut rig =
+            Self { card, meter, sees, start: Instant::now(), read_at: 0.0, read_last: f64::MIN, jitter };
         rig.run_to(20.0);
         rig.meter.take();
         rig
@@ -95,12 +100,20 @@ impl Rig {
     }
 
     pub(crate) fn read(&mut self) {
+        self.read_last = self.now();
         self.meter.read(&self.reading());
+    }
+
+    /// Reads before something begins or ends, unless that was done a moment ago.
+    fn read_at_edge(&mut self) {
+        if self.now() - self.read_last >= FRESH {
+            self.read();
+        }
     }
 
     /// Reads and begins, as the engine does.
     pub(crate) fn begin(&mut self, id: u64) {
-        self.read();
+        self.read_at_edge();
         let at = self.instant();
         self.meter.begin(request(id), Task { service: "a model".into(), place: place(), own: false }, at);
     }
@@ -110,7 +123,7 @@ impl Rig {
     }
 
     pub(crate) fn end(&mut self, id: u64) -> Energy {
-        self.read();
+        self.read_at_edge();
         let at = self.instant();
         self.meter.end(request(id), at)
     }
