@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# In every 10 s shared energy stays within 1.02 x cap x 10 s, and the cap is used: by actuator and scenario, 20 seeds each
+# In every 10 s shared energy stays within 1.02 x cap x 10 s, and the cap is used: by actuator and scenario
 # shellcheck source=script/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../script/lib.sh"
 need_rust
