@@ -350,7 +350,7 @@ fn view(reading: &GpuReading) -> Gpu {
         id: reading.id.clone(),
         name: reading.name.clone(),
         power_mw: reading.power.map(|it| it.value),
-        // What the card itself keeps to: nothing else holds a limit in this version.
+        // What the card itself keeps to; what else holds it is the governor's to say.
         cap_mw: reading.limit,
         vram_used: reading.vram_used,
         vram_total: reading.vram_total,

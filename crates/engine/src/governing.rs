@@ -34,7 +34,7 @@ pub(crate) struct Governing {
     limits: Mutex<Option<Limits>>,
     /// `None` until it was looked for the first time.
     ways: Arc<Mutex<Option<Ways>>>,
-    /// Cards that were claimed without a limit.
+    /// Cards that were claimed while the node shares.
     claimed: Mutex<BTreeSet<String>>,
     /// What sharing used on a local day.
     used: Mutex<(Date, Millijoules)>,
@@ -101,12 +101,12 @@ impl Governing {
     /// Of a service's slots, how many its cap leaves.
     pub(crate) fn leaves(&self, service: &str, slots: u32) -> u32 {
         let decided = self.decided();
-        match decided.services.iter().find(|it| it.service == service) {
-            Some(admission) => admission.slots.min(slots),
-            // Cards, and nothing decided about it yet.
-            None if !decided.cards.is_empty() || lock(&self.limits).is_some() => 0,
-            None => slots,
+        if decided.cards.is_empty() {
+            // Cards that nothing is decided about yet, or that do not answer; or none at all.
+            return if lock(&self.limits).is_some() { 0 } else { slots };
         }
+        let admission = decided.services.iter().find(|it| it.service == service);
+        admission.map_or(0, |it| it.slots.min(slots))
     }
 
     /// Why nothing that is shared can be answered, where the reason does not pass within seconds.
@@ -140,7 +140,11 @@ impl Governing {
             .spawn(move || keep_limits(places, &received, &ways, &again));
         match thread {
             Ok(thread) => *limits = Some(Limits { orders, thread }),
-            Err(error) => tracing::error!(%error, "no thread for power limits"),
+            Err(error) => {
+                tracing::error!(%error, "no thread for power limits");
+                // Caps are held without the cards' own limits then.
+                lock(&self.ways).get_or_insert_default();
+            }
         }
     }
 
@@ -188,15 +192,7 @@ impl Node {
 
     /// Where limits are set from.
     pub(crate) fn cap_places(&self) -> CapPlaces {
-        let config = self.config();
-        let settings = config.settings();
-        CapPlaces {
-            cards: settings.places(),
-            helper: settings
-                .helper
-                .then(|| settings.helper_socket.clone().unwrap_or_else(CapPlaces::usual_helper)),
-            state: self.home.data.clone(),
-        }
+        self.config().settings().cap_places(self.home.data.clone())
     }
 
     /// Takes a slot of a service for a network's request, where the cap leaves one.
@@ -241,11 +237,8 @@ impl Node {
                 reading,
             })
             .collect();
-        let services = if cards.is_empty() {
-            Vec::new()
-        } else {
-            self.services.governed(&self.slots, self.own_server.url().as_ref())
-        };
+        let own = settings.managed.model.is_some().then_some(settings.managed.port);
+        let services = self.services.governed(&self.slots, own, self.own_server.running().is_some());
         let inputs = Inputs {
             cards: &cards,
             services: &services,
@@ -261,10 +254,10 @@ impl Node {
             daily_energy: settings.daily_energy,
         };
         let decision = governor.decide(&limits, &inputs, &clock::now());
-        self.claim(&cards, inputs.sharing);
         for effect in &decision.effects {
             self.carry_out(effect.clone());
         }
+        self.claim(&cards, inputs.sharing);
         let before = self.governing.decided.send_replace(decision);
         let now = self.governing.decided();
         let slots =
@@ -284,10 +277,10 @@ impl Node {
         }
     }
 
-    /// A card that takes no limit is governed all the same, by one engine only.
+    /// A card that takes no limit, or needs none, is governed all the same, by one engine only.
     fn claim(&self, cards: &[Card], sharing: bool) {
         let mut claimed = lock(&self.governing.claimed);
-        for card in cards.iter().filter(|it| !it.settable) {
+        for card in cards {
             let id = &card.reading.id;
             if sharing && claimed.insert(id.clone()) {
                 self.governing.order(Order::Claim { card: id.clone() });
@@ -299,7 +292,13 @@ impl Node {
 
     fn carry_out(&self, effect: Effect) {
         match effect {
-            Effect::SetLimit { card, limit } => self.governing.order(Order::Set { card, limit }),
+            Effect::SetLimit { card, limit } => {
+                if limit.is_none() {
+                    // The claim goes with the limit.
+                    lock(&self.governing.claimed).remove(&card);
+                }
+                self.governing.order(Order::Set { card, limit });
+            }
             // Ten times a second: not worth a line in a log.
             Effect::Stop { .. } => {
                 if let Some(managed) = self.own_server.running() {

@@ -88,6 +88,7 @@ impl Node {
         let mut config = self.config.subscribe();
         let mut again = AGAIN_FIRST;
         let mut wanted_before = None;
+        let mut begun = Instant::now();
         loop {
             let wanted = self.launch().filter(|_| self.own_server_may_run());
             let changed = wanted_before != self.launch();
@@ -99,7 +100,7 @@ impl Node {
             let runs = self.own_server.running().is_some();
             match wanted {
                 Some(launch) if !runs => {
-                    let begun = Instant::now();
+                    begun = Instant::now();
                     tokio::select! {
                         () = self.stopping.cancelled() => return,
                         // What is given up on the way is ended with it.
@@ -142,6 +143,9 @@ impl Node {
                 _ = standing.changed() => {}
                 _ = config.changed() => {}
                 () = self.own_server_ended() => {
+                    if begun.elapsed() > AGAIN_LAST {
+                        again = AGAIN_FIRST;
+                    }
                     let last = self.own_server.log().pop().unwrap_or_default();
                     tracing::warn!(%last, after = ?again, "the node's own model server ended; it is started again");
                     self.own_server.stop().await;

@@ -397,18 +397,21 @@ impl Services {
         };
     }
 
-    /// Services that are shared or being tried and whose servers answer, as the governor sees them. `own` is the address of the node's own server.
+    /// Services that are shared or being tried and whose servers answer, as the governor sees them. `own` is the port of
+    /// the node's own server where the host wants one. Its service counts also while that server does not run, once it
+    /// was seen where it computes: a model that may not run now must not be loaded again and again to learn so.
     #[must_use]
-    pub(crate) fn governed(&self, slots: &Slots, own: Option<&Url>) -> Vec<governor::Service> {
+    pub(crate) fn governed(&self, slots: &Slots, own: Option<u16>, own_runs: bool) -> Vec<governor::Service> {
+        let is_own = |it: &Known| own.is_some() && own == it.url.port() && is_here(&it.url);
         let services = self.locked();
-        let known = services.values().filter(|it| (it.shared || it.probing) && it.server.is_some());
+        let known = services.values().filter(|it| it.shared || it.probing);
+        let known = known.filter(|it| it.server.is_some() || is_own(it) && it.place != Place::Anywhere);
         known
             .map(|it| governor::Service {
                 id: it.id.clone(),
                 place: it.place.clone(),
                 // Windows has no way to stop a process where it stands.
-                stoppable: cfg!(unix)
-                    && own.is_some_and(|own| is_here(&it.url) && own.port() == it.url.port()),
+                stoppable: cfg!(unix) && is_own(it) && (own_runs || it.server.is_none()),
                 slots: it.model.slots,
                 // A live probe is work for sharing too, and no load of the host's.
                 running: slots.busy(&it.id) + u32::from(it.probing),
@@ -462,4 +465,36 @@ fn facts(known: &Known) -> (String, bool, Model) {
 fn thousandths(speed: f64) -> Option<u32> {
     let thousandths = (speed * 1000.0).round();
     (thousandths >= 0.0 && thousandths <= f64::from(u32::MAX)).then_some(thousandths as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_of_the_nodes_own_server_is_judged_before_it_is_loaded_again() {
+        let url: Url = "http://127.0.0.1:4182/".parse().unwrap();
+        let artefact = Artefact {
+            model: "m".into(),
+            quantisation: None,
+            digest: None,
+            engine: "llama.cpp".into(),
+            engine_build: None,
+        };
+        let label = "llama.cpp".to_owned();
+        let memory =
+            Memory { url, label, server_id: "m".into(), artefact, slots: 2, context: None, seen: None };
+        let probe = serde_json::to_string(&memory).ok();
+        let services = Services::remembered(vec![ServiceRow {
+            id: "it".into(),
+            shared: true,
+            price: Price::ZERO,
+            probe,
+        }]);
+        let slots = Slots::default();
+        let governed = |own| services.governed(&slots, own, false).len();
+        assert_eq!(governed(Some(4182)), 0, "nobody knows yet where it computes");
+        services.placed("it", Place::Cards(vec!["GPU-0".into()]));
+        assert_eq!((governed(Some(4182)), governed(Some(4183)), governed(None)), (1, 0, 0));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use idlewatt_devices::cap::{CapError, CapPlaces, Caps, CardCap};
+use idlewatt_devices::cap::{CapError, Caps, CardCap};
 use idlewatt_engine::config::Settings;
 use idlewatt_engine::home::Home;
 use idlewatt_protocol::Milliwatts;
@@ -41,10 +41,8 @@ impl Sweep {
                 "Measure without `--cap-sweep`.",
             ));
         }
-        let helper = settings.helper.then(CapPlaces::usual_helper);
-        let places = CapPlaces { cards: settings.places(), helper, state: home.data.clone() };
         home.prepare()?;
-        let mut caps = Caps::new(&places);
+        let mut caps = Caps::new(&settings.cap_places(home.data.clone()));
         let begun = Instant::now();
         let found = loop {
             let found: Vec<CardCap> =

@@ -10,6 +10,7 @@ use idlewatt_core::tariff::{CreditValue, Prices, Tariff};
 use idlewatt_core::windows::ShareWindows;
 use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
+use idlewatt_devices::cap::CapPlaces;
 use idlewatt_protocol::{Millijoules, Milliwatts};
 use idlewatt_signals::PlugAddress;
 use url::Url;
@@ -129,6 +130,13 @@ impl Settings {
     #[must_use]
     pub fn places(&self) -> Places {
         Places { nvml: self.nvml.clone(), sysfs: self.sysfs.clone(), ..Places::default() }
+    }
+
+    /// Where cards' limits are set from; `state` is the home's data folder.
+    #[must_use]
+    pub fn cap_places(&self, state: PathBuf) -> CapPlaces {
+        let socket = || self.helper_socket.clone().unwrap_or_else(CapPlaces::usual_helper);
+        CapPlaces { cards: self.places(), helper: self.helper.then(socket), state }
     }
 }
 
