@@ -257,15 +257,14 @@ impl Governed {
         over(self.room(cap, now), cap)
     }
 
-    /// The most that it can do once its own limit is set: where it takes one and was not seen to ignore it, its cap.
+    /// The most that it can do once its own limit is set: where it takes one and was not seen to ignore it, its cap, or
+    /// the lowest that it takes.
     pub(super) fn worst_within(&self) -> Option<Power> {
-        let takes = |cap: Power| {
-            let least = self.told.reading.limit_range.map_or(0, |range| range.min.0);
-            self.told.settable && cap >= least.max(WATT) && (self.pending || self.unmet.is_none())
-        };
-        match self.lowest() {
-            Some((cap, _)) if takes(cap) => self.worst.map(|worst| worst.min(cap)),
-            _ => self.worst,
+        let least = self.told.reading.limit_range.map_or(WATT, |range| range.min.0);
+        let takes = self.told.settable && (self.pending || self.unmet.is_none());
+        match self.lowest().filter(|_| takes) {
+            Some((cap, _)) => self.worst.map(|worst| worst.min(cap.max(least))),
+            None => self.worst,
         }
     }
 

@@ -126,6 +126,25 @@ fn a_cap_that_only_the_card_itself_can_hold_keeps_no_node_from_sharing() {
 }
 
 #[test]
+fn a_cap_below_the_cards_range_is_judged_by_the_lowest_limit_that_it_takes() {
+    let mut desk = Desk::new();
+    desk.cards[0].settable = true;
+    // Two seconds at 100 W fit, two at 450 W do not.
+    desk.cards[0].cap = Some(watts(60.0));
+    desk.sharing = false;
+    assert!(!matches!(desk.after(3.0).services[0].refusal, Some(Refusal::CapUnenforceable(_))));
+    desk.sharing = true;
+    assert_eq!(limits(&desk.next()), [Some(100)]);
+    desk.cards[0].reading.limit = Some(watts(100.0));
+    let held = desk.after(1.0);
+    assert_eq!(
+        (held.services[0].slots, held.cards[0].actuator),
+        (1, Actuator::Admission),
+        "one, to learn of it"
+    );
+}
+
+#[test]
 fn a_cap_that_the_card_does_not_keep_to_is_told_as_one_that_nobody_holds() {
     let mut desk = Desk::new();
     desk.cards[0].settable = true;
