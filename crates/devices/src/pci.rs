@@ -37,8 +37,8 @@ pub(crate) trait Card: Send + Sized {
 pub(crate) struct Cards<C> {
     places: Places,
     cards: Vec<Known<C>>,
-    /// Those that are left aside, by name.
-    integrated: Vec<String>,
+    /// Those that are left aside.
+    integrated: Vec<Known<C>>,
     look_at: Instant,
 }
 
@@ -72,17 +72,20 @@ impl<C: Card> Cards<C> {
         self.look_at = now + self.places.retry;
         let devices: Vec<_> =
             C::DRIVERS.iter().flat_map(|driver| sysfs::pci_devices(&self.places.sysfs, driver)).collect();
-        if devices.iter().eq(self.cards.iter().map(|known| &known.device)) {
-            return;
-        }
+        let ids = |cards: &[Known<C>]| cards.iter().map(|known| known.id.clone()).collect::<Vec<_>>();
+        let ids_before = ids(&self.cards);
         let mut before = std::mem::take(&mut self.cards);
+        before.append(&mut self.integrated);
         for device in devices {
             let same = before.iter().position(|known| known.device == device);
             let known = same.map(|at| before.swap_remove(at));
             self.cards.extend(known.or_else(|| self.open(device)));
         }
         self.leave_integrated_aside();
-        tracing::info!(drivers = ?C::DRIVERS, cards = self.cards.len(), "cards found");
+        // A driver whose devices tell nothing, such as that of graphics inside a processor, is looked at each time.
+        if ids(&self.cards) != ids_before {
+            tracing::info!(drivers = ?C::DRIVERS, cards = self.cards.len(), "cards found");
+        }
     }
 
     fn open(&self, device: PciDevice) -> Option<Known<C>> {
@@ -102,10 +105,8 @@ impl<C: Card> Cards<C> {
         };
         let discrete =
             self.cards.iter().any(|known| !known.card.is_integrated()) || DISCRETE.iter().any(has_sensors);
-        self.integrated.clear();
         if discrete {
-            let aside = self.cards.extract_if(.., |known| known.card.is_integrated());
-            self.integrated.extend(aside.map(|known| known.name));
+            self.integrated.extend(self.cards.extract_if(.., |known| known.card.is_integrated()));
         }
     }
 }
@@ -140,7 +141,7 @@ impl<C: Card> Vendor for Cards<C> {
     fn findings(&mut self) -> Vec<Finding> {
         let readings = self.read();
         let cards = readings.iter().map(finding::of_card);
-        let aside = self.integrated.iter().map(|name| {
+        let aside = self.integrated.iter().map(|Known { name, .. }| {
             let what = format!("{name} is part of the processor; beside a card of its own it is left aside");
             Finding::new(Level::Note, what)
         });
