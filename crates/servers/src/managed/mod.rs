@@ -27,6 +27,9 @@ use windows::Process;
 const LINES: usize = 200;
 /// Of each, bytes.
 const LINE: usize = 500;
+/// What makes llama-server print more, or to a file: then prompts would be among it.
+const WORDY: [&str; 4] =
+    ["LLAMA_LOG_VERBOSITY", "LLAMA_LOG_FILE", "LLAMA_ARG_LOG_VERBOSITY", "LLAMA_ARG_LOG_FILE"];
 /// How often a starting server is asked whether its model is loaded.
 const ASKED: Duration = Duration::from_millis(50);
 
@@ -195,6 +198,9 @@ fn command(launch: &Launch) -> Command {
     if let Some(layers) = launch.gpu_layers {
         command.args(["--n-gpu-layers", &layers.to_string()]);
     }
+    for variable in WORDY {
+        command.env_remove(variable);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // No console of its own (CREATE_NO_WINDOW), which Windows would open beside the desktop app.
     #[cfg(windows)]
@@ -235,5 +241,25 @@ impl Log {
             }
             lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobodys_environment_makes_it_write_prompts_down() {
+        let launch = Launch {
+            program: "llama-server".into(),
+            model: "m.gguf".into(),
+            port: 4182,
+            context: 4096,
+            slots: 2,
+            gpu_layers: None,
+        };
+        let command = command(&launch);
+        let removed = |name: &str| command.get_envs().any(|(key, value)| key == name && value.is_none());
+        assert!(WORDY.iter().all(|name| removed(name)));
     }
 }
