@@ -185,7 +185,7 @@ impl Card {
         let name = ask(&|device| device.name()).unwrap_or_else(|| "NVIDIA GPU".into());
         Self {
             index,
-            looks_away: LOOK_AWAY.iter().any(|chip| name.contains(chip)),
+            looks_away: looks_away(&name),
             id: ask(&|device| device.uuid()).unwrap_or_else(|| format!("nvidia-{index}")),
             name,
             pci: ask(&|device| device.pci_info().map(|pci| pci.bus_id)).and_then(|id| sysfs_name(&id)),
@@ -356,6 +356,11 @@ fn with_memory(
 /// carry the same chips.
 const LOOK_AWAY: [&str; 8] = ["A100", "A800", "A30", "H100", "H200", "H800", "H20", "GH200"];
 
+/// By whole words: an RTX A3000 carries another chip than an A30.
+fn looks_away(name: &str) -> bool {
+    name.split([' ', '-']).any(|word| LOOK_AWAY.contains(&word))
+}
+
 /// Power of this instant, its average, mW, and the memory's temperature, °C: one question to the driver.
 fn fields(device: &Device<'_>) -> Result<[Option<u32>; 3], NvmlError> {
     const WANTED: [u32; 3] = [NVML_FI_DEV_POWER_INSTANT, NVML_FI_DEV_POWER_AVERAGE, NVML_FI_DEV_MEMORY_TEMP];
@@ -433,5 +438,20 @@ fn absent(problem: &NvmlError) -> Finding {
             .act("Check its power and seat, then restart the machine; it is looked for again by itself."),
         other => Finding::new(Level::Problem, format!("NVML does not start: {other}"))
             .act("Check the driver with `nvidia-smi`."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_chips_that_look_away_are_said_to() {
+        for name in ["NVIDIA A100-SXM4-80GB", "NVIDIA A30", "NVIDIA H100 PCIe", "NVIDIA GH200 480GB"] {
+            assert!(looks_away(name), "{name}");
+        }
+        for name in ["NVIDIA RTX A3000 Laptop GPU", "NVIDIA GeForce RTX 3090", "NVIDIA L40S"] {
+            assert!(!looks_away(name), "{name}");
+        }
     }
 }
