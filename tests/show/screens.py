@@ -72,7 +72,8 @@ class Desk:
 
     def card(self, watts):
         state = {"needs_right": False, "cards": [{
-            "load_w": watts, "noise_mw": 1800, "tau_ms": 600, "vram_used": (2 if watts == RESTING else 9) << 30,
+            "load_w": watts, "noise_mw": 1800, "tau_ms": 600,
+            "utilisation": 96 if watts == ANSWERING else 0, "vram_used": (2 if watts == RESTING else 9) << 30,
             "processes": [{"pid": self.runs, "vram": 7 << 30}] if self.runs else []}]}
         (self.folder / "card.new").write_text(json.dumps(state))
         (self.folder / "card.new").replace(self.folder / "card.json")

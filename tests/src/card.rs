@@ -42,8 +42,8 @@ impl Card {
     #[must_use]
     pub fn start(draws: Draws, fields: &Value, has_right: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let rig =
-            Rig::new(folder.path(), &control(fields, draws.resting, 0)).expect("idlewatt-simnvml is built");
+        let rig = Rig::new(folder.path(), &control(fields, draws.resting, false, 0))
+            .expect("idlewatt-simnvml is built");
         let (process, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
         let drive = Drive {
             rig: rig.clone(),
@@ -154,18 +154,19 @@ impl Drive {
             let wanted = if rests { self.draws.resting } else { self.draws.working };
             if (wanted, process) != (drawn, known) {
                 (drawn, known) = (wanted, process);
-                self.rig.steer(&control(&self.fields, drawn, known)).expect("a control file");
+                self.rig.steer(&control(&self.fields, drawn, !rests, known)).expect("a control file");
             }
             drop(nvml.device_by_index(0).and_then(|card| card.power_usage()));
         }
     }
 }
 
-fn control(fields: &Value, watts: u32, process: u32) -> Value {
+fn control(fields: &Value, watts: u32, works: bool, process: u32) -> Value {
     let mut card = fields.clone();
     card["load_w"] = watts.into();
     // A sensor whose figure never changes is no sensor.
     card["noise_mw"] = 1500.into();
+    card["utilisation"] = if works { 95 } else { 0 }.into();
     if process > 0 {
         card["processes"] = json!([{ "pid": process, "vram": 2_u64 << 30 }]);
         card["vram_used"] = (3_u64 << 30).into();

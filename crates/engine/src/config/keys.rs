@@ -113,7 +113,9 @@ impl Caps {
             Self::Default => None,
             Self::Every(cap) => Some(*cap),
             Self::Each(caps) => {
-                caps.iter().find(|(id, _)| card.starts_with(id.as_str())).map(|(_, cap)| *cap)
+                // Of several beginnings the longest: `GPU-1` must not speak for `GPU-10`.
+                let named = caps.iter().filter(|(id, _)| card.starts_with(id.as_str()));
+                named.max_by_key(|(id, _)| id.len()).map(|(_, cap)| *cap)
             }
         };
         chosen.or_else(|| default_limit.map(|limit| Milliwatts(limit.0 / 5 * 4)))
@@ -379,6 +381,8 @@ mod tests {
         assert_eq!(each.of("GPU-1a", limit), Some(Milliwatts(200_000)));
         assert_eq!(each.of("GPU-2b", None), Some(Milliwatts(62_500)));
         assert_eq!(each.of("GPU-3", None), None);
+        let alike = caps("GPU-1=200, GPU-10=100").unwrap();
+        assert_eq!(alike.of("GPU-10-ab", limit), Some(Milliwatts(100_000)));
         for wrong in ["0", "-5", "GPU-1=", "=5", "many"] {
             assert!(caps(wrong).is_err(), "{wrong}");
         }
