@@ -18,7 +18,7 @@ const FADING: f64 = 0.98;
 /// Error of a share before anything was fitted, as a part of it.
 const UNFITTED: f64 = 0.3;
 /// A fit is never called better than this.
-const BEST: f64 = 0.04;
+const BEST: f64 = 0.05;
 
 /// What was computed for one request, or for all of a stretch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
