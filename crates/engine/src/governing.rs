@@ -326,13 +326,17 @@ fn keep_limits(
     again: &Notify,
 ) {
     let mut caps = Caps::new(&places);
-    let mut held = BTreeSet::new();
+    let (mut held, mut claims) = (BTreeSet::new(), BTreeSet::new());
     let refused = |card: String, error: CapError| {
         tracing::warn!(%card, %error, "the card's limit is not held");
         lock(ways).get_or_insert_default().insert(card, Err(error));
         again.notify_one();
     };
-    let look = |caps: &mut Caps| {
+    let look = |caps: &mut Caps, claims: &BTreeSet<String>| {
+        for card in claims {
+            // Whoever had it may be gone. Who has it still is told as the way.
+            drop(caps.claim(card));
+        }
         let found: Ways = caps.cards().into_iter().map(|it| (it.card.id, it.way)).collect();
         let before = lock(ways).replace(found.clone());
         if before.as_ref() != Some(&found) {
@@ -340,7 +344,7 @@ fn keep_limits(
         }
         Instant::now() + LOOKED
     };
-    let mut look_at = look(&mut caps);
+    let mut look_at = look(&mut caps, &claims);
     loop {
         let until_look = look_at.saturating_duration_since(Instant::now());
         // While nothing is held, nobody is asked for anything.
@@ -352,7 +356,7 @@ fn keep_limits(
                     refused(card, error);
                 }
                 if look_at <= Instant::now() {
-                    look_at = look(&mut caps);
+                    look_at = look(&mut caps, &claims);
                 }
             }
             Ok(Order::Set { card, limit: Some(limit) }) => match caps.set(&card, limit) {
@@ -364,12 +368,14 @@ fn keep_limits(
             },
             Ok(Order::Set { card, limit: None }) => {
                 held.remove(&card);
+                claims.remove(&card);
                 match caps.restore(&card) {
                     Ok(()) => tracing::info!(%card, "the card has its own limit"),
                     Err(error) => refused(card, error),
                 }
             }
             Ok(Order::Claim { card }) => {
+                claims.insert(card.clone());
                 if let Err(error) = caps.claim(&card) {
                     refused(card, error);
                 }
@@ -380,7 +386,7 @@ fn keep_limits(
                 // The old ones give every card its limit back first.
                 drop(caps);
                 caps = Caps::new(&places);
-                look_at = look(&mut caps);
+                look_at = look(&mut caps, &claims);
             }
             Ok(Order::Places(_)) => {}
         }
