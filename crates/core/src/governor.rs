@@ -267,7 +267,7 @@ pub enum Effect {
         /// The service's id.
         service: String,
     },
-    /// End the service's shared requests now: they go on elsewhere. Its process runs.
+    /// End the service's shared requests now: their networks are told that they were given up. Its process runs.
     Cut {
         /// The service's id.
         service: String,

@@ -280,7 +280,8 @@ impl Node {
         if !self.cards.any() {
             NO_CARD
         } else if *self.slots.shared().borrow() > 0 {
-            ANSWERING
+            // In step with a server's own rhythm, readings would see the same part of it again and again.
+            ANSWERING.mul_f64(rand::random_range(0.8..1.2))
         } else if self.standing.borrow().accepts() {
             READY
         } else {

@@ -34,6 +34,8 @@ pub(crate) struct Governing {
     limits: Mutex<Option<Limits>>,
     /// `None` until it was looked for the first time.
     ways: Arc<Mutex<Option<Ways>>>,
+    /// Cards that sleep: nobody may set a limit of theirs until they wake.
+    asleep: Mutex<BTreeSet<String>>,
     /// Cards that were claimed while the node shares.
     claimed: Mutex<BTreeSet<String>>,
     /// What sharing used on a local day.
@@ -61,6 +63,8 @@ enum Order {
         card: String,
     },
     Places(CapPlaces),
+    /// Who may set limits is to be looked at now.
+    Look,
 }
 
 impl Default for Governing {
@@ -71,6 +75,7 @@ impl Default for Governing {
             decided: watch::Sender::new(nothing),
             limits: Mutex::default(),
             ways: Arc::default(),
+            asleep: Mutex::default(),
             claimed: Mutex::default(),
             used: Mutex::new((Date::ZERO, Millijoules::ZERO)),
             again: Arc::default(),
@@ -258,6 +263,11 @@ impl Node {
             self.carry_out(effect.clone());
         }
         self.claim(&cards, inputs.sharing);
+        let asleep = cards.iter().filter(|it| it.reading.asleep).map(|it| it.reading.id.clone()).collect();
+        let before = std::mem::replace(&mut *lock(&self.governing.asleep), asleep);
+        if before != *lock(&self.governing.asleep) {
+            self.governing.order(Order::Look);
+        }
         let before = self.governing.decided.send_replace(decision);
         let now = self.governing.decided();
         let slots =
@@ -389,6 +399,7 @@ fn keep_limits(
                 look_at = look(&mut caps, &claims);
             }
             Ok(Order::Places(_)) => {}
+            Ok(Order::Look) => look_at = look(&mut caps, &claims),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::account::{Micros, SECOND};
 use super::deciding::{AHEAD, CUT_AHEAD, OVERDUE, SLICE, Scene};
 use super::{Effect, Refusal, Service};
 
-/// Requests whose process stood still for this long are ended: they go on elsewhere.
+/// Requests whose process stood still for this long are ended: their consumers wait for nothing.
 const STALLED: Micros = 3 * SECOND;
 /// Requests that still run this long after they were to end are ended again.
 const CUT_AGAIN: Micros = SECOND;

@@ -348,7 +348,7 @@ fn urls(text: &str) -> Result<Vec<Url>, String> {
 
 fn plugs(text: &str) -> Result<Vec<PlugAddress>, String> {
     list(text)
-        .map(|part| part.parse().map_err(|error| format!("{part:?} is no wall plug: {error}")))
+        .map(|part| part.parse().map_err(|error| format!("it names a wall plug wrongly: {error}")))
         .collect()
 }
 

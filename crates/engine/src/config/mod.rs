@@ -171,9 +171,11 @@ fn not_valid(path: &Path, line: usize, why: &str) -> ControlError {
 }
 
 fn bad_value(key: &str, value: &str, why: &str) -> ControlError {
+    // An address may hold a password, which nobody repeats.
+    let said = if value.contains("://") { "That".to_owned() } else { format!("{value:?}") };
     ControlError::new(
         Code::BadValue,
-        format!("{value:?} is no value for {key}: {}.", why.trim_end_matches('.')),
+        format!("{said} is no value for {key}: {}.", why.trim_end_matches('.')),
         "The setting is as it was.",
         format!("`idlewatt config get {key}` shows what it takes."),
     )
