@@ -154,7 +154,7 @@ fn power(stop: PowerStop, until: &impl Fn(&str) -> String) -> String {
             "the power cap leaves nothing now".to_owned()
         }
         PowerStop::HostLoad { draws, cap } => format!(
-            "your own work takes {} W of the {} W that a GPU may draw",
+            "{} W are drawn without any shared work, of the {} W that your cap allows",
             whole_watts(draws),
             whole_watts(cap)
         ),
@@ -178,9 +178,8 @@ fn outlook(reason: &Reason) -> String {
         Cause::TooHot { limit_c, .. } => {
             format!(" Sharing resumes at {} °C.", limit_c - THERMAL_HYSTERESIS_C)
         }
-        Cause::Power(PowerStop::HostLoad { .. }) | Cause::OwnUse => {
-            " Sharing resumes when you are done.".to_owned()
-        }
+        Cause::Power(PowerStop::HostLoad { .. }) => " Sharing resumes when they fall.".to_owned(),
+        Cause::OwnUse => " Sharing resumes when you are done.".to_owned(),
         Cause::Power(PowerStop::Unenforceable(_)) => {
             " Raise the cap, or see Power for who could hold it.".to_owned()
         }

@@ -185,8 +185,12 @@ fn take_settings(node: &Arc<Node>, config: Config) -> Response {
     node.settled("config");
     node.governing.look_in(node.cap_places());
     if let Some(places) = places {
-        node.cards.look_in(&places);
-        node.reread.notify_one();
+        let node = Arc::clone(node);
+        // A driver takes its time to load.
+        tokio::task::spawn_blocking(move || {
+            node.cards.look_in(&places);
+            node.reread.notify_one();
+        });
     }
     if look {
         node.look.notify_one();
