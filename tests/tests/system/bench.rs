@@ -20,6 +20,8 @@ impl Rig {
         card.follow(model.process.id());
         let node = Node::start_in(tempfile::tempdir().expect("a folder"), card.session());
         node.set("devices.nvml", &card.library().display().to_string());
+        // Sharing is to leave the card the limit that it has, so that only the sweep changes it.
+        node.set("power.cap", &OWN_LIMIT.to_string());
         node.share(&model, "1").await;
         Self { card, model, node }
     }

@@ -124,7 +124,8 @@ fn what_a_request_used_is_right_and_its_error_covers_the_truth() {
         // A counter alone does not say when in a tenth of a second a prompt was read; and few seeds scatter.
         let target = if sees == Sees::Counter { 0.06 } else { 0.05 };
         let (target, least) = if is_strict() { (target, 0.95) } else { (target * 1.5, 0.9) };
-        assert!(estimated <= count / 1000.0, "{sees:?}: {estimated} estimates");
+        // One of a few is no rate.
+        assert!(estimated <= (count / 1000.0).max(1.0), "{sees:?}: {estimated} estimates");
         assert!(p90 <= target && covered >= least, "{sees:?}");
     }
 }
