@@ -56,7 +56,9 @@ impl PauseCode {
             | Self::HostLoad
             | Self::OwnUse => Class::Busy,
             Self::OutsideWindow => Class::Schedule,
-            Self::OnBattery | Self::TooHot | Self::TooLoud | Self::DailyEnergy | Self::CapUnenforceable => Class::Limit,
+            Self::OnBattery | Self::TooHot | Self::TooLoud | Self::DailyEnergy | Self::CapUnenforceable => {
+                Class::Limit
+            }
             Self::CannotKeep => Class::Error,
             Self::NothingToShare | Self::NoNetwork | Self::Stopping => Class::Offline,
         }
