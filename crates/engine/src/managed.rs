@@ -126,14 +126,14 @@ impl Node {
                 }
                 None if runs => {
                     if self.launch().is_none() || !self.own_server_lingers().await {
-                        self.own_server.stop().await;
+                        self.end_own_server().await;
                         tracing::info!("the node's own model server has ended");
                         self.look.notify_one();
                     }
                     continue;
                 }
                 Some(_) if changed && runs => {
-                    self.own_server.stop().await;
+                    self.end_own_server().await;
                     continue;
                 }
                 _ => {}
@@ -148,7 +148,7 @@ impl Node {
                     }
                     let last = self.own_server.log().pop().unwrap_or_default();
                     tracing::warn!(%last, after = ?again, "the node's own model server ended; it is started again");
-                    self.own_server.stop().await;
+                    self.end_own_server().await;
                     self.look.notify_one();
                     tokio::select! {
                         () = self.stopping.cancelled() => break,
@@ -158,7 +158,16 @@ impl Node {
                 }
             }
         }
+        self.end_own_server().await;
+    }
+
+    /// Ends it, and offers nothing of it any more: whoever came before the next look would be answered by nobody.
+    async fn end_own_server(self: &Arc<Self>) {
+        let url = self.own_server.url();
         self.own_server.stop().await;
+        if url.is_some_and(|url| self.services.ended(&url)) {
+            self.services_changed();
+        }
     }
 
     /// What the host wants started.

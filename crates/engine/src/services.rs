@@ -233,6 +233,13 @@ impl Services {
         before != services.values().map(facts).collect::<Vec<_>>()
     }
 
+    /// The server at this address is known to have ended. Gives whether anything of it was on offer.
+    pub(crate) fn ended(&self, url: &Url) -> bool {
+        let mut services = self.locked();
+        let ended = services.values_mut().filter(|it| it.url == *url && it.server.is_some());
+        ended.map(|it| it.server = None).count() > 0
+    }
+
     /// Addresses of shared services, so that they are looked for wherever they are.
     #[must_use]
     pub(crate) fn shared_urls(&self) -> Vec<Url> {

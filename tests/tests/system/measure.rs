@@ -74,7 +74,8 @@ fn beside(card: &Card, home: &TempDir, command: &[&str], begun: impl FnOnce(&Car
     let truth = card.truth(since).iter().take_while(|(at, _)| *at <= until).last().map_or(0.0, |row| row.1);
     let energy = report["sensors"][0]["energy_mj"].as_f64().expect("energy") / 1e3;
     assert!((energy - read["energy"].as_f64().expect("energy")).abs() < 0.01, "{report} {read}");
-    assert!(read["rows"].as_u64() > Some(40), "{read}");
+    // Ten a second, of three seconds at least.
+    assert!(read["rows"].as_u64() > Some(25), "{read}");
     (report, truth)
 }
 
