@@ -163,11 +163,10 @@ impl Node {
 
     /// Ends it, and offers nothing of it any more: whoever came before the next look would be answered by nobody.
     async fn end_own_server(self: &Arc<Self>) {
-        let url = self.own_server.url();
-        self.own_server.stop().await;
-        if url.is_some_and(|url| self.services.ended(&url)) {
+        if self.own_server.url().is_some_and(|url| self.services.ended(&url)) {
             self.services_changed();
         }
+        self.own_server.stop().await;
     }
 
     /// What the host wants started.

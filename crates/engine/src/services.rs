@@ -233,7 +233,7 @@ impl Services {
         before != services.values().map(facts).collect::<Vec<_>>()
     }
 
-    /// The server at this address is known to have ended. Gives whether anything of it was on offer.
+    /// The server at this address ends now, or has ended. Gives whether anything of it was on offer.
     pub(crate) fn ended(&self, url: &Url) -> bool {
         let mut services = self.locked();
         let ended = services.values_mut().filter(|it| it.url == *url && it.server.is_some());
