@@ -13,6 +13,8 @@ use nvml_wrapper::Nvml;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The card's id.
+const UUID: &str = "GPU-51515151-0000-0000-0000-000000000000";
 /// How often it looks at the process. Shorter than a slice of a duty cycle.
 const LOOK: Duration = Duration::from_millis(10);
 /// A process that used no processor time for this long rests.
@@ -76,10 +78,7 @@ impl Card {
     /// The limit that the card itself keeps to, watts.
     #[must_use]
     pub fn limit(&self) -> Option<u64> {
-        let state: Value =
-            serde_json::from_slice(&fs::read(self.folder.path().join("simnvml.state")).ok()?).ok()?;
-        let cards = state["cards"].as_object()?;
-        Some(cards.values().next()?["limit_mw"].as_u64()? / 1000)
+        Some(self.rig.limit_mw(UUID)? / 1000)
     }
 
     /// The true energy from a moment on: seconds since then, and joules since then, every 10 ms or so.
@@ -163,6 +162,7 @@ impl Drive {
 
 fn control(fields: &Value, watts: u32, works: bool, process: u32) -> Value {
     let mut card = fields.clone();
+    card["uuid"] = UUID.into();
     card["load_w"] = watts.into();
     // A sensor whose figure never changes is no sensor.
     card["noise_mw"] = 1500.into();

@@ -12,7 +12,7 @@ use idlewatt_core::device::GpuReading;
 use idlewatt_core::meter::{Baselines, Meter, Place, Purpose, Split, Task, Tokens};
 use idlewatt_devices::{Finding, Places, Sensors, serving};
 use idlewatt_protocol::receipt::Energy;
-use idlewatt_protocol::{Label, Milliwatts, RequestId, UnixMillis, Usage};
+use idlewatt_protocol::{Label, Milliwatts, RequestId, Usage};
 use idlewatt_store::{EnergyInterval, SessionId};
 
 use crate::clock;
@@ -223,19 +223,6 @@ impl Cards {
     fn take_split(&self) -> Split {
         lock(&self.state).meter.take()
     }
-
-    fn samples(&self, at: UnixMillis, running: u32) -> Vec<Sample> {
-        let seen = lock(&self.state);
-        let sample = |it: &GpuReading| Sample {
-            at,
-            gpu: it.id.clone(),
-            power_mw: it.power.map(|it| it.value),
-            cap_mw: it.limit,
-            temperature_c: it.temperature_c,
-            running,
-        };
-        seen.latest.iter().map(sample).collect()
-    }
 }
 
 impl Seen {
@@ -305,10 +292,16 @@ impl Node {
             self.decide();
         }
         let now = clock::now();
-        let mut samples = self.cards.samples(now.unix(), *self.slots.shared().borrow());
-        for (sample, view) in samples.iter_mut().zip(self.gpu_views()) {
-            sample.cap_mw = view.cap_mw;
-        }
+        let (at, running) = (now.unix(), *self.slots.shared().borrow());
+        let sample = |it: Gpu| Sample {
+            at,
+            gpu: it.id,
+            power_mw: it.power_mw,
+            cap_mw: it.cap_mw,
+            temperature_c: it.temperature_c,
+            running,
+        };
+        let samples: Vec<Sample> = self.gpu_views().into_iter().map(sample).collect();
         if self.events.receiver_count() > 0 {
             samples.iter().for_each(|it| self.tell(Event::Sample(it.clone())));
         }

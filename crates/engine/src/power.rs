@@ -60,14 +60,14 @@ impl Node {
         let decided = self.governing.decided().clone();
         let (ways, baselines) = (self.governing.ways(), self.cards.baselines());
         let readings = self.cards.latest();
-        let views = self.gpu_views();
+        let (views, governs) = (self.gpu_views(), self.governs());
         readings
             .iter()
             .zip(views)
             .map(|(it, gpu)| {
                 let held = decided.cards.iter().find(|held| held.card == it.id);
                 let learned = baselines.get(&it.id).copied().unwrap_or_default();
-                let held = held.map(|it| (it, self.governs()));
+                let held = held.map(|it| (it, governs));
                 gpu_power(it, gpu, held, &ways, settings, learned, now)
             })
             .collect()

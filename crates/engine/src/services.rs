@@ -11,10 +11,10 @@ use idlewatt_control::{Code, ControlError, Service};
 use idlewatt_core::governor;
 use idlewatt_core::meter::Place;
 use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, ServiceOffer};
-use idlewatt_servers::{Found, Model, ModelServer, ProbeReport};
+use idlewatt_servers::{Found, Model, ModelServer, ProbeReport, is_loopback};
 use idlewatt_store::ServiceRow;
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use url::Url;
 
 use crate::slots::Slots;
 
@@ -388,7 +388,7 @@ impl Services {
     #[must_use]
     pub(crate) fn shared_here(&self) -> Vec<(String, u16)> {
         let services = self.locked();
-        let here = services.values().filter(|it| it.shared && it.server.is_some() && is_here(&it.url));
+        let here = services.values().filter(|it| it.shared && it.server.is_some() && is_loopback(&it.url));
         here.filter_map(|it| Some((it.id.clone(), it.url.port_or_known_default()?))).collect()
     }
 
@@ -409,7 +409,7 @@ impl Services {
     /// was seen where it computes: a model that may not run now must not be loaded again and again to learn so.
     #[must_use]
     pub(crate) fn governed(&self, slots: &Slots, own: Option<u16>, own_runs: bool) -> Vec<governor::Service> {
-        let is_own = |it: &Known| own.is_some() && own == it.url.port() && is_here(&it.url);
+        let is_own = |it: &Known| own.is_some() && own == it.url.port() && is_loopback(&it.url);
         let services = self.locked();
         let known = services.values().filter(|it| it.shared || it.probing);
         let known = known.filter(|it| it.server.is_some() || is_own(it) && it.place != Place::Anywhere);
@@ -443,19 +443,9 @@ impl Services {
     }
 }
 
-/// Whether an address is on this machine, where energy can be measured.
-fn is_here(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
 /// Where a server computes before anybody has looked.
 fn unseen(url: &Url) -> Place {
-    if is_here(url) { Place::Anywhere } else { Place::Elsewhere }
+    if is_loopback(url) { Place::Anywhere } else { Place::Elsewhere }
 }
 
 /// A name that stays the same for the same model at the same address, and tells a hub neither.

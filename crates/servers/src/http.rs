@@ -22,6 +22,15 @@ const FACTS_BYTES: usize = 1024 * 1024;
 /// llama.cpp closes a kept connection after 5 s; one second less, so that a request never meets a closing one.
 const KEEP: Duration = Duration::from_secs(4);
 
+/// What every client of a model server keeps to: straight to it, and nowhere else.
+pub(crate) fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+}
+
 /// The client and the keys. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Http {
@@ -41,13 +50,6 @@ impl Http {
     /// # Errors
     /// When no TLS configuration can be made.
     pub(crate) fn new(keys: Arc<dyn ServerKeys>) -> Result<Self, reqwest::Error> {
-        let client = || {
-            reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT)
-                .tcp_nodelay(true)
-        };
         let fresh = client().pool_max_idle_per_host(0).build()?;
         Ok(Self { client: client().pool_idle_timeout(KEEP).build()?, fresh, keys })
     }
@@ -141,7 +143,8 @@ fn at(root: &Url, path: &str) -> Result<Url, ServerError> {
 }
 
 /// Whether an address is on this machine.
-pub(crate) fn is_loopback(root: &Url) -> bool {
+#[must_use]
+pub fn is_loopback(root: &Url) -> bool {
     match root.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),

@@ -27,6 +27,7 @@ use idlewatt_protocol::message::{Endpoint, RefusalCode};
 use url::Url;
 
 pub use discovery::{DiscoverOptions, Found, Servers, USUAL_PORTS};
+pub use http::is_loopback;
 pub use managed::{Launch, Managed, StartError};
 pub use probe::{ProbeReport, probe};
 pub use request::RequestError;

@@ -192,9 +192,7 @@ pub(super) const KEYS: &[Rule] = &[
     rule("power.machine_cap", OPEN, |it, text| put(&mut it.machine_cap, optional(text, watts))),
     rule("power.daily_energy", OPEN, |it, text| put(&mut it.daily_energy, optional(text, kilowatt_hours))),
     rule("power.helper", LOCAL, |it, text| put(&mut it.helper, flag(text))),
-    rule("power.helper_socket", LOCAL, |it, text| {
-        put(&mut it.helper_socket, optional(text, |text| Ok(text.into())))
-    }),
+    rule("power.helper_socket", LOCAL, |it, text| put(&mut it.helper_socket, path(text))),
     rule("thermal.limit", OPEN, |it, text| put(&mut it.policy.thermal_limit_c, degrees(text))),
     rule("thermal.hot_spot", OPEN, |it, text| put(&mut it.hot_spot_c, degrees(text))),
     rule("thermal.fan_limit", OPEN, |it, text| put(&mut it.fan_limit, optional(text, fan))),
@@ -204,19 +202,15 @@ pub(super) const KEYS: &[Rule] = &[
     rule("earnings.credit_value", OPEN, |it, text| put(&mut it.credit_value, optional(text, parsed))),
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
     rule("servers.scan", OPEN, |it, text| put(&mut it.scan, flag(text))),
-    rule("managed.model", LOCAL, |it, text| {
-        put(&mut it.managed.model, optional(text, |text| Ok(text.into())))
-    }),
-    rule("managed.program", LOCAL, |it, text| {
-        put(&mut it.managed.program, optional(text, |text| Ok(text.into())))
-    }),
+    rule("managed.model", LOCAL, |it, text| put(&mut it.managed.model, path(text))),
+    rule("managed.program", LOCAL, |it, text| put(&mut it.managed.program, path(text))),
     rule("managed.port", LOCAL, |it, text| put(&mut it.managed.port, number(text, 1024, 65_535))),
     rule("managed.context", OPEN, |it, text| put(&mut it.managed.context, number(text, 256, 1_048_576))),
     rule("managed.slots", OPEN, |it, text| put(&mut it.managed.slots, number(text, 1, 64))),
     rule("managed.gpu_layers", OPEN, |it, text| {
         put(&mut it.managed.gpu_layers, optional(text, |text| number(text, 0, 1000)))
     }),
-    rule("devices.nvml", LOCAL, |it, text| put(&mut it.nvml, optional(text, |text| Ok(text.into())))),
+    rule("devices.nvml", LOCAL, |it, text| put(&mut it.nvml, path(text))),
     rule("devices.sysfs", LOCAL, |it, text| put(&mut it.sysfs, Ok::<_, String>(text.into()))),
     rule("keys.store", LOCAL, |it, text| put(&mut it.key_store, key_store(text))),
     rule("control.listen", LOCAL, |it, text| put(&mut it.listen, loopback(text))),
@@ -259,6 +253,10 @@ fn put<T, E: Display>(place: &mut T, value: Result<T, E>) -> Result<(), String> 
 
 fn optional<T>(text: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, String> {
     if text.is_empty() { Ok(None) } else { read(text).map(Some) }
+}
+
+fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    optional(text, |text| Ok(text.into()))
 }
 
 fn flag(text: &str) -> Result<bool, String> {

@@ -11,8 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use tokio::sync::watch;
 use url::Url;
+
+use crate::http::client;
 
 #[cfg(unix)]
 mod unix;
@@ -32,6 +35,8 @@ const WORDY: [&str; 4] =
     ["LLAMA_LOG_VERBOSITY", "LLAMA_LOG_FILE", "LLAMA_ARG_LOG_VERBOSITY", "LLAMA_ARG_LOG_FILE"];
 /// How often a starting server is asked whether its model is loaded.
 const ASKED: Duration = Duration::from_millis(50);
+/// It answers that within this time.
+const HEALTH: Duration = Duration::from_secs(1);
 
 /// What is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +153,15 @@ impl Managed {
 
     async fn loaded(&mut self, within: Duration) -> Result<(), StartError> {
         let deadline = Instant::now() + within;
-        while !self.is_healthy().await {
+        let client = client().timeout(HEALTH).pool_max_idle_per_host(0).build().ok();
+        // `/health` needs no key, and says 503 while the model loads.
+        let health = client.zip(self.url.join("/health").ok());
+        let is_healthy = || async {
+            let (client, url) = health.as_ref()?;
+            let answer = client.get(url.clone()).send().await.ok()?;
+            (answer.status() == StatusCode::OK).then_some(())
+        };
+        while is_healthy().await.is_none() {
             if *self.ended.borrow() {
                 return Err(StartError::Ended { last: self.log.last() });
             }
@@ -161,21 +174,6 @@ impl Managed {
             }
         }
         Ok(())
-    }
-
-    /// `/health` needs no key, and says 503 while the model loads.
-    async fn is_healthy(&self) -> bool {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let ask = async {
-            let port = self.url.port_or_known_default()?;
-            let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
-            let request = "GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
-            stream.write_all(request.as_bytes()).await.ok()?;
-            let mut status = [0; 12];
-            stream.read_exact(&mut status).await.ok()?;
-            Some(status.ends_with(b" 200"))
-        };
-        tokio::time::timeout(Duration::from_secs(1), ask).await.ok().flatten().unwrap_or(false)
     }
 }
 
