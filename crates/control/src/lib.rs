@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod power;
 pub mod request;
+pub mod schedule;
 pub mod view;
 
 pub use error::{Code, ControlError};
@@ -18,6 +19,7 @@ pub use power::{
     Actuator, GpuPower, Limit, LimitKind, MachinePower, ModelEnergy, Power, Sensor, SensorScope,
 };
 pub use request::{OwnHub, PauseFor, Request, Response};
+pub use schedule::{DayHours, ModelFile, Outlook, PausedFor, Program, Schedule, Stretch, Yield, YieldStep};
 pub use view::*;
 
 /// Version of this interface. A guest that meets a resident of another version offers to restart it.

@@ -14,6 +14,18 @@ pub enum PauseCode {
     PausedByHost,
     /// A person is at this machine, or was until a moment ago.
     PersonHere,
+    /// A game runs.
+    Game,
+    /// A program covers a whole screen.
+    FullScreen,
+    /// A program of the host's list runs.
+    ListedApp,
+    /// The microphone is in use.
+    InCall,
+    /// Another program computes on the card, or holds its memory.
+    GpuInUse,
+    /// Programs wait for memory.
+    MemoryShort,
     /// A graphical session is there but no source tells of input.
     CannotSeeInput,
     /// Outside every share window.
@@ -22,6 +34,14 @@ pub enum PauseCode {
     Settling,
     /// The machine runs on battery.
     OnBattery,
+    /// The lid is closed.
+    LidClosed,
+    /// The connection is paid by volume.
+    Metered,
+    /// Energy costs more than the host allows for sharing.
+    Price,
+    /// The machine goes to sleep.
+    Asleep,
     /// A GPU is at its temperature limit.
     TooHot,
     /// A fan is at its limit in quiet hours.
@@ -51,16 +71,27 @@ impl PauseCode {
         match self {
             Self::PausedByHost
             | Self::PersonHere
+            | Self::Game
+            | Self::FullScreen
+            | Self::ListedApp
+            | Self::InCall
+            | Self::GpuInUse
+            | Self::MemoryShort
             | Self::CannotSeeInput
             | Self::Settling
             | Self::HostLoad
             | Self::OwnUse => Class::Busy,
             Self::OutsideWindow => Class::Schedule,
-            Self::OnBattery | Self::TooHot | Self::TooLoud | Self::DailyEnergy | Self::CapUnenforceable => {
-                Class::Limit
-            }
+            Self::OnBattery
+            | Self::LidClosed
+            | Self::Metered
+            | Self::Price
+            | Self::TooHot
+            | Self::TooLoud
+            | Self::DailyEnergy
+            | Self::CapUnenforceable => Class::Limit,
             Self::CannotKeep => Class::Error,
-            Self::NothingToShare | Self::NoNetwork | Self::Stopping => Class::Offline,
+            Self::NothingToShare | Self::NoNetwork | Self::Asleep | Self::Stopping => Class::Offline,
         }
     }
 }

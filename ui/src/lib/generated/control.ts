@@ -718,7 +718,7 @@ key: string, };
 /**
  * One reason to be paused. The facts that go with it (since when, which app) are the policy's.
  */
-export type PauseCode = "paused_by_host" | "person_here" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "too_hot" | "too_loud" | "daily_energy" | "host_load" | "cap_unenforceable" | "own_use" | "nothing_to_share" | "no_network" | "cannot_keep" | "stopping";
+export type PauseCode = "paused_by_host" | "person_here" | "game" | "full_screen" | "listed_app" | "in_call" | "gpu_in_use" | "memory_short" | "cannot_see_input" | "outside_window" | "settling" | "on_battery" | "lid_closed" | "metered" | "price" | "asleep" | "too_hot" | "too_loud" | "daily_energy" | "host_load" | "cap_unenforceable" | "own_use" | "nothing_to_share" | "no_network" | "cannot_keep" | "stopping";
 
 /**
  * How long a pause lasts.
