@@ -105,6 +105,16 @@ pub trait ModelServer: Send + Sync + fmt::Debug {
         max_tokens: u32,
     ) -> Result<ServerAnswer, ServerError>;
 
+    /// Asks the server to free the memory that `model` holds. `Ok` says only that it agreed: whether memory really fell is
+    /// the caller's to verify, and a server may go on holding it while a request runs, so close those first. What was
+    /// freed so is loaded again by the next [`call`](Self::call).
+    ///
+    /// # Errors
+    /// When the server cannot do that, refuses, or is away.
+    async fn unload(&self, _model: &Model) -> Result<(), UnloadError> {
+        Err(UnloadError::Unsupported)
+    }
+
     /// `llama.cpp · 127.0.0.1:8080`, for the host's eyes only.
     fn label(&self) -> String {
         let host = self.url().host_str().unwrap_or_default();
@@ -147,6 +157,20 @@ impl ServerAnswer {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ServerError> {
         self.body.chunk().await.map_err(|_| ServerError::BrokenOff)
     }
+}
+
+/// Why a server did not free a model's memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnloadError {
+    /// It knows no way, or was started without it: only its end frees the memory.
+    #[error("the model server cannot free a model's memory while it runs")]
+    Unsupported,
+    /// It could, and said no.
+    #[error("the model server refused to free the model's memory")]
+    Refused,
+    /// It could not be asked.
+    #[error(transparent)]
+    Server(#[from] ServerError),
 }
 
 /// Why a server was of no use. The words hold no address, path or content, so they may be shown to anyone.
