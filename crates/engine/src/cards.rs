@@ -268,7 +268,7 @@ impl Node {
             NO_CARD
         } else if *self.slots.shared().borrow() > 0 {
             // In step with a server's own rhythm, readings would see the same part of it again and again.
-            ANSWERING.mul_f64(rand::random_range(0.8..1.2))
+            ANSWERING.mul_f64(rand::random_range(0.6..1.4))
         } else if self.standing.borrow().accepts() {
             READY
         } else {

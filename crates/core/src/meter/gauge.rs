@@ -16,6 +16,8 @@ use crate::device::{GpuReading, Power};
 
 /// How long an instantaneous reading or a counter may be old: NVIDIA's refresh every 20 to 100 ms.
 const REFRESH: Duration = Duration::from_millis(100);
+/// How old an instantaneous reading is on average: half a refresh. What stands between two refreshes is not seen yet.
+const STALE: Duration = Duration::from_millis(30);
 /// What an averaged power looks back over.
 const AVERAGED: Duration = Duration::from_secs(1);
 /// A counter that stands still for longer than this on a card that is awake is stuck.
@@ -210,6 +212,8 @@ impl Gauge {
             // A mean over the last second is on average half a second late: what the integral lacks of the present is
             // half a second of the mean, so what it gains is half a second of the mean's change.
             step.energy += (to_mw - from_mw) * i128::try_from((AVERAGED / 2).as_micros()).ok()?;
+        } else {
+            step.energy += (to_mw - from_mw) * i128::try_from(STALE.as_micros()).ok()?;
         }
         Some(step)
     }

@@ -13,6 +13,11 @@ pub(crate) const CARD: &str = "GPU-a";
 /// Two changes closer together than this share one reading, as in the engine, s.
 const FRESH: f64 = 0.02;
 
+/// Mean time between readings while a card answers, s, and by how large a part of it each may be early or late: as in
+/// the engine.
+const PACE: f64 = 0.1;
+const SPREAD: f64 = 0.4;
+
 /// What the card tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sees {
@@ -78,7 +83,8 @@ impl Rig {
             self.card.run_to(self.read_at);
             self.read();
             let late = if self.jitter.chance(0.01) { self.jitter.within(0.0, 0.05) } else { 0.0 };
-            self.read_at += 0.1 + self.jitter.within(0.0, 0.004) + late;
+            let pace = PACE * self.jitter.within(1.0 - SPREAD, 1.0 + SPREAD);
+            self.read_at += pace + self.jitter.within(0.0, 0.004) + late;
         }
         self.card.run_to(at);
     }
