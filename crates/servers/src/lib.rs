@@ -9,6 +9,7 @@
 
 mod digest;
 mod discovery;
+pub mod gguf;
 mod http;
 mod llama_cpp;
 mod managed;
@@ -17,6 +18,7 @@ mod ollama;
 mod openai;
 mod probe;
 mod request;
+mod traffic;
 
 use std::fmt;
 
@@ -31,6 +33,7 @@ pub use http::is_loopback;
 pub use managed::{Launch, Managed, StartError};
 pub use probe::{ProbeReport, probe};
 pub use request::RequestError;
+pub use traffic::Traffic;
 
 /// Which adapter speaks to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +91,12 @@ pub trait ModelServer: Send + Sync + fmt::Debug {
     /// Requests it is working on at this moment; `None` where it does not tell.
     async fn busy(&self) -> Option<u32> {
         None
+    }
+
+    /// Asks something that it has ready, in the way in which it answers such questions last. Returns when it has answered,
+    /// whatever it said: who asked before and still waits, waits for something that is computed.
+    async fn greet(&self) {
+        drop(self.models().await);
     }
 
     /// Sends one request. `body` is OpenAI JSON as the network sent it: only fields on the allow-list are passed on,
