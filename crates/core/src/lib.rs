@@ -10,6 +10,7 @@ pub mod governor;
 pub mod machine;
 pub mod meter;
 pub mod now;
+pub mod own_use;
 pub mod policy;
 pub mod presence;
 pub mod sentence;
@@ -17,5 +18,6 @@ pub mod session;
 pub mod tariff;
 pub mod windows;
 pub mod work;
+pub mod yielding;
 
 pub use now::{Now, Wakeup};

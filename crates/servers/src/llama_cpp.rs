@@ -162,6 +162,11 @@ impl ModelServer for LlamaCpp {
         u32::try_from(slots.iter().filter(|slot| slot.is_processing).count()).ok()
     }
 
+    async fn greet(&self) {
+        // This question goes through the queue of requests, as a scrape of `/metrics` does.
+        let _busy = self.busy().await;
+    }
+
     async fn call(
         &self,
         model: &Model,
