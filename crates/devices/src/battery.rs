@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use idlewatt_core::device::{Power, Scope, Sensor, SensorReading};
+use idlewatt_core::machine::Supply;
 use idlewatt_protocol::Milliwatts;
 
 use crate::sensors::PowerSource;
@@ -63,6 +64,21 @@ impl PowerSource for Battery {
 
     fn missing(&mut self) -> Vec<Finding> {
         Vec::new()
+    }
+}
+
+/// What feeds the machine now, as its batteries and chargers tell; `None`: it has no battery. May block for a tenth of a
+/// second.
+#[must_use]
+pub fn supply(places: &Places) -> Option<Supply> {
+    let cells = Cells::find(places);
+    let discharging = cells.states().iter().any(|state| matches!(state, State::Discharging(_)));
+    if cells.is_empty() {
+        None
+    } else if !discharging || cells.charger_is_in() {
+        Some(Supply::Mains)
+    } else {
+        Some(Supply::Battery { percent: cells.percent() })
     }
 }
 

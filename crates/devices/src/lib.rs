@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use idlewatt_core::device::{GpuReading, Sensor};
 
+pub use battery::supply;
 pub use machine::Machine;
 pub use process::serving;
 pub use sensors::{Sensors, of_card, refresh};

@@ -28,7 +28,9 @@ impl Node {
     /// Decides again whenever something changes or a moment comes. Ends when the node stops.
     pub(crate) async fn keep_deciding(self: Arc<Self>) {
         let mut presence = self.presence.readings();
+        let mut activity = self.presence.activity();
         let mut own = self.slots.own();
+        let mut machine = self.machine.states();
         loop {
             self.decide_once();
             let wake = self.standing.borrow().decision.wake;
@@ -45,7 +47,9 @@ impl Node {
                 () = self.stop.cancelled() => return,
                 () = self.redecide.notified() => {}
                 _ = presence.changed() => {}
+                _ = activity.changed() => {}
                 _ = own.changed() => {}
+                _ = machine.changed() => {}
                 () = later => {}
             }
         }

@@ -186,6 +186,10 @@ async fn assemble(
         services: Services::remembered(services),
         networks: Networks::remembered(rows, proxy_for(proxy.as_deref())),
         presence: idlewatt_presence::watch(idlewatt_presence::Options::default()),
+        machine: idlewatt_machine::watch(idlewatt_machine::Options {
+            sysfs: places.sysfs.clone(),
+            ..idlewatt_machine::Options::of_this_process()
+        }),
         circle: Circle::default(),
         own_server,
         pause: pause.and_then(|text| serde_json::from_str(&text).ok()),

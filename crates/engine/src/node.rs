@@ -53,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) governing: Governing,
     pub(crate) plugs: Plugs,
     pub(crate) presence: idlewatt_presence::Watch,
+    pub(crate) machine: idlewatt_machine::Watch,
     pub(crate) circle: Circle,
     /// The llama-server that the node runs itself, where the host wants one.
     pub(crate) own_server: OwnServer,
@@ -133,6 +134,7 @@ pub(crate) struct Parts {
     pub(crate) networks: Networks,
     pub(crate) cards: Cards,
     pub(crate) presence: idlewatt_presence::Watch,
+    pub(crate) machine: idlewatt_machine::Watch,
     pub(crate) circle: Circle,
     pub(crate) own_server: OwnServer,
     pub(crate) address: std::net::SocketAddr,
@@ -156,6 +158,7 @@ impl Node {
             governing: Governing::default(),
             plugs: Plugs::default(),
             presence: parts.presence,
+            machine: parts.machine,
             circle: parts.circle,
             own_server: parts.own_server,
             codes: Arc::default(),

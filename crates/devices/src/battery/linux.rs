@@ -41,6 +41,23 @@ impl Cells {
     pub(super) fn states(&self) -> Vec<State> {
         self.cells.iter().map(Cell::state).collect()
     }
+
+    /// Whether a charger is plugged in: with a weak one a battery discharges all the same.
+    pub(super) fn charger_is_in(&self) -> bool {
+        names(&self.folder).into_iter().map(|name| self.folder.join(name)).any(|folder| {
+            let says = |name: &str| words(folder.join(name));
+            says("type").is_some_and(|it| it == "Mains" || it.starts_with("USB"))
+                && says("scope").is_none_or(|scope| scope == "System")
+                && says("online").is_some_and(|it| it != "0")
+        })
+    }
+
+    /// How full all batteries are, 0 to 100, each counted the same.
+    pub(super) fn percent(&self) -> Option<u8> {
+        let full: Vec<u32> = self.cells.iter().filter_map(Cell::percent).collect();
+        let mean = full.iter().sum::<u32>().checked_div(u32::try_from(full.len()).ok()?)?;
+        u8::try_from(mean).ok()
+    }
 }
 
 impl Cell {
@@ -64,6 +81,10 @@ impl Cell {
                 State::Other
             }
         }
+    }
+
+    fn percent(&self) -> Option<u32> {
+        words(self.folder.join("capacity"))?.parse().ok().filter(|it| *it <= 100)
     }
 
     fn milliwatts(&self) -> Option<i64> {

@@ -1,6 +1,7 @@
 //! Windows and macOS, by `starship-battery`. Its handles may not leave their thread on macOS, so none is kept.
 
 use starship_battery::units::power::milliwatt;
+use starship_battery::units::ratio::percent;
 use starship_battery::{Battery, Manager, State as Flow};
 
 use super::State;
@@ -25,6 +26,23 @@ impl Cells {
 
     pub(super) fn states(&self) -> Vec<State> {
         batteries().map(|battery| state(&battery)).collect()
+    }
+
+    /// Not told; the system calls a battery with a charger discharging only where that is too weak.
+    #[expect(clippy::unused_self, reason = "the same on every platform")]
+    pub(super) fn charger_is_in(&self) -> bool {
+        false
+    }
+
+    /// How full all batteries are, 0 to 100, each counted the same.
+    #[expect(clippy::unused_self, reason = "the same on every platform")]
+    pub(super) fn percent(&self) -> Option<u8> {
+        let full: Vec<f32> = batteries().map(|it| it.state_of_charge().get::<percent>()).collect();
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let mean = full.iter().sum::<f32>() / full.len() as f32;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 to 100")]
+        let whole = (0.0..=100.0).contains(&mean).then_some(mean.round() as u8);
+        whole
     }
 }
 

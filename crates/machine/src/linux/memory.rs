@@ -1,0 +1,116 @@
+//! Whether programs wait for memory, as the kernel counts it: <https://docs.kernel.org/accounting/psi.html>.
+//!
+//! A trigger tells when they waited for a tenth of two seconds. Since Linux 6.5 everybody may set one, with windows of
+//! whole two seconds; where it cannot be set, the mean of ten seconds is read.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::future::pending;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::until_due;
+use crate::{Sight, Teller};
+
+const SUBJECT: &str = "memory";
+
+/// 200 ms of waiting in 2 s, in microseconds.
+const TRIGGER: &[u8] = b"some 200000 2000000\0";
+
+/// How long after the last sign memory counts as short: between two waits of a machine that swaps pass seconds.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// Percent of time in which some program waited, mean of ten seconds: short from here on …
+const SHORT: f64 = 10.0;
+/// … until below this.
+const ENOUGH: f64 = 5.0;
+
+pub(super) async fn follow(proc: &Path, teller: &Teller) -> Infallible {
+    let path = proc.join("pressure/memory");
+    match set_trigger(&path) {
+        Ok(trigger) => {
+            let Err(error) = be_told(&trigger, teller).await;
+            tracing::warn!(%error, "the kernel tells no more of memory");
+        }
+        Err(error) => tracing::debug!(%error, "no trigger for memory pressure"),
+    }
+    read(path, teller).await
+}
+
+fn set_trigger(path: &Path) -> io::Result<AsyncFd<File>> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.write_all(TRIGGER)?;
+    #[expect(unsafe_code, reason = "the only door to priority events")]
+    // SAFETY: a `File` keeps one descriptor open for as long as it lives.
+    let registered = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) };
+    Ok(registered?)
+}
+
+/// Ends when the trigger is lost.
+async fn be_told(trigger: &AsyncFd<File>, teller: &Teller) -> io::Result<Infallible> {
+    let tell = |short| {
+        teller.state(|state| state.memory_short = Some(short));
+        let now = if short { "programs wait for it" } else { "nobody waits for it" };
+        let reading = Some(format!("the kernel tells when programs wait for it; now {now}"));
+        teller.sight(Sight { subject: SUBJECT, reading, unseen: None });
+    };
+    tell(false);
+    loop {
+        waited(trigger).await?;
+        tell(true);
+        while let Ok(again) = tokio::time::timeout(HOLD, waited(trigger)).await {
+            again?;
+        }
+        tell(false);
+    }
+}
+
+async fn waited(trigger: &AsyncFd<File>) -> io::Result<()> {
+    let mut ready = trigger.ready(Interest::PRIORITY).await?;
+    ready.clear_ready();
+    if ready.ready().is_error() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+}
+
+async fn read(path: PathBuf, teller: &Teller) -> Infallible {
+    let mut short = false;
+    loop {
+        let Some(waiting) = std::fs::read_to_string(&path).ok().and_then(|text| some_avg10(&text)) else {
+            teller.state(|state| state.memory_short = None);
+            let unseen = Some("whether programs wait for memory: this kernel does not count it");
+            teller.sight(Sight { subject: SUBJECT, reading: None, unseen });
+            return pending().await;
+        };
+        short = waiting >= if short { ENOUGH } else { SHORT };
+        teller.state(|state| state.memory_short = Some(short));
+        let reading = Some(format!(
+            "the kernel's count, read while something is shared; programs waited for {waiting:.0} % of the last ten seconds"
+        ));
+        teller.sight(Sight { subject: SUBJECT, reading, unseen: None });
+        until_due(teller).await;
+    }
+}
+
+/// Out of `some avg10=0.00 avg60=0.01 avg300=0.00 total=15889249`.
+fn some_avg10(text: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let figure = line.split(' ').find_map(|word| word.strip_prefix("avg10="))?;
+    figure.parse().ok().filter(|it: &f64| it.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_read_as_the_kernel_writes_it_and_nothing_else_is() {
+        let text = "some avg10=12.50 avg60=0.01 avg300=0.00 total=15889249\nfull avg10=90.00 avg60=0.01 avg300=0.00 total=7\n";
+        assert_eq!(some_avg10(text), Some(12.5));
+        assert_eq!(some_avg10("full avg10=90.00"), None);
+        assert_eq!(some_avg10("some avg10=NaN"), None);
+        assert_eq!(some_avg10(""), None);
+    }
+}
