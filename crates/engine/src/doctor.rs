@@ -47,6 +47,10 @@ impl Node {
         for unseen in sight.unseen {
             put("presence", Note, format!("Not seen: {unseen}"), None);
         }
+        for source in self.presence.sources() {
+            let level = if source.heard { Good } else { Note };
+            put("presence", level, format!("{}: {}", source.name, source.says), None);
+        }
 
         let services = self.services.views(&self.slots);
         if services.is_empty() {

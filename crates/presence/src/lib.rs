@@ -1,14 +1,23 @@
-//! Whether a person uses this machine: one source, one file a platform.
+//! Whether a person uses this machine, and for what that should stay undisturbed: input from one source, and beside it what
+//! games, calls, full screens and sessions tell; one folder a platform.
 //!
-//! A source is told of input by the system and tells on at once; nothing here polls. Between two changes a
-//! [`PresenceReading`] holds. What follows from it (how long to wait, what to stop) is the policy's, not this room's:
-//! a source knows no settings and no network.
+//! A source is told by the system and tells on at once; nothing here polls, but for programs of the host's list, whose
+//! start no system tells an ordinary account. Between two changes what was told holds. What follows from it (how long to wait, what to
+//! stop) is the policy's, not this room's: a source knows no settings and no network.
+//!
+//! No hooks, no injection, no reading of other programs' memory, and nothing that tells which keys were pressed: a game's
+//! guard against cheats has nothing to find here.
+//!
+//! A platform is one module with three functions: `input` and `activity`, which tell a [`Teller`] for as long as they are
+//! polled, and `programs`.
 
 use std::time::Duration;
 
-use idlewatt_core::presence::PresenceReading;
+use idlewatt_core::presence::{Activity, PresenceReading};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use self::teller::Teller;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -18,6 +27,7 @@ mod platform;
 #[cfg(target_os = "windows")]
 #[path = "windows.rs"]
 mod platform;
+mod teller;
 
 #[cfg(target_os = "linux")]
 use linux as platform;
@@ -59,31 +69,78 @@ pub struct Sight {
     pub action: Option<String>,
 }
 
+/// One source of [`Activity`], for `doctor`. Its words name no game and no program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What it tells of: `GameMode`, `microphone`.
+    pub name: &'static str,
+    /// Its latest reading, or why it tells nothing: one sentence.
+    pub says: String,
+    /// Whether it is being listened to.
+    pub heard: bool,
+}
+
+/// A program that runs, to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// As [`Watch::look_for`] would name it.
+    pub name: String,
+    /// Whether it has a window or was started from a desktop's menu.
+    pub likely: bool,
+}
+
 /// A running watch; dropping it ends it.
 #[derive(Debug)]
 pub struct Watch {
-    readings: watch::Receiver<PresenceReading>,
-    sight: watch::Receiver<Sight>,
-    task: JoinHandle<()>,
+    teller: Teller,
+    listed: watch::Sender<Vec<String>>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Watch {
     /// The reading now, and every change of it.
     #[must_use]
     pub fn readings(&self) -> watch::Receiver<PresenceReading> {
-        self.readings.clone()
+        self.teller.readings()
     }
 
-    /// What is watched now, and how.
+    /// What goes on now beside input, and every change of it.
+    #[must_use]
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.teller.activity()
+    }
+
+    /// Which source of input is watched now, and what it says.
     #[must_use]
     pub fn sight(&self) -> Sight {
-        self.sight.borrow().clone()
+        self.teller.sight()
+    }
+
+    /// The sources of [`Watch::activity`], by name.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Source> {
+        self.teller.sources()
+    }
+
+    /// Looks for these programs from now on: names (`blender`, `Cyberpunk2077.exe`) in any case, or whole paths. Whatever
+    /// of them runs is [`Activity::listed`]. As long as there are any, running programs are looked through every 5 s: give none
+    /// while it does not matter.
+    pub fn look_for(&self, programs: &[String]) {
+        self.listed.send_if_modified(|listed| {
+            let differs = listed.as_slice() != programs;
+            if differs {
+                *listed = programs.to_vec();
+            }
+            differs
+        });
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -91,41 +148,24 @@ impl Drop for Watch {
 /// milliseconds later: sharing never begins on a guess. Must be called within a tokio runtime.
 #[must_use]
 pub fn watch(options: Options) -> Watch {
-    let (told, sight) = watch::channel(Sight {
-        reading: PresenceReading::Blind,
-        source: "looking for a source".to_owned(),
-        unseen: &[],
-        action: None,
+    let teller = Teller::default();
+    let (listed, wanted) = watch::channel(Vec::new());
+    let tasks = [
+        tokio::spawn(platform::input(options.clone(), teller.clone())),
+        tokio::spawn(platform::activity(options, wanted, teller.clone())),
+    ];
+    Watch { teller, listed, tasks }
+}
+
+/// Programs of this account that run now, each name once, the likely ones first. Blocks for some milliseconds.
+#[must_use]
+pub fn programs(options: &Options) -> Vec<Program> {
+    let mut found = platform::programs(options);
+    found.sort_by(|a, b| {
+        (!a.likely, a.name.to_lowercase(), &a.name).cmp(&(!b.likely, b.name.to_lowercase(), &b.name))
     });
-    let (tell, readings) = watch::channel(PresenceReading::Blind);
-    let task = tokio::spawn(platform::follow(options, Teller { tell, told }));
-    Watch { readings, sight, task }
-}
-
-/// Where a source puts what it sees.
-#[derive(Debug)]
-struct Teller {
-    tell: watch::Sender<PresenceReading>,
-    told: watch::Sender<Sight>,
-}
-
-impl Teller {
-    /// A new reading of the same source.
-    fn reading(&self, reading: PresenceReading) {
-        self.told.send_modify(|sight| sight.reading = reading);
-        self.tell.send_if_modified(|last| {
-            let changed = *last != reading;
-            *last = reading;
-            changed
-        });
-        tracing::debug!(?reading, "presence");
-    }
-
-    /// Another source, with its first reading.
-    fn source(&self, sight: Sight) {
-        tracing::info!(source = %sight.source, reading = ?sight.reading, "presence source");
-        let reading = sight.reading;
-        self.told.send_replace(sight);
-        self.reading(reading);
-    }
+    // The likely one of two namesakes comes first.
+    let mut names = std::collections::BTreeSet::new();
+    found.retain(|it| names.insert(it.name.clone()));
+    found
 }

@@ -2,15 +2,19 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use idlewatt_core::presence::PresenceReading;
+use tokio::sync::watch;
 
 use self::sessions::{Kind, Session, Sessions};
 use self::sockets::Sockets;
-use crate::{Options, Sight, Teller};
+use crate::teller::Teller;
+use crate::{Options, Program, Sight};
 
 mod mutter;
+mod programs;
 mod sessions;
 mod sockets;
 mod x11;
@@ -28,6 +32,8 @@ pub struct Surroundings {
     pub session_bus: Option<String>,
     /// D-Bus address of the system bus, where logind is.
     pub system_bus: Option<String>,
+    /// The folder that holds `proc`, `sys` and `dev`.
+    pub root: PathBuf,
 }
 
 impl Surroundings {
@@ -42,6 +48,7 @@ impl Surroundings {
             session_bus: text("DBUS_SESSION_BUS_ADDRESS").or_else(bus_of_user),
             system_bus: text("DBUS_SYSTEM_BUS_ADDRESS")
                 .or_else(|| Some("unix:path=/run/dbus/system_bus_socket".to_owned())),
+            root: PathBuf::from("/"),
         }
     }
 }
@@ -79,7 +86,17 @@ fn desk(surroundings: &Surroundings, listed: Option<&[Session]>, own: u32) -> De
     }
 }
 
-pub(crate) async fn follow(options: Options, teller: Teller) {
+/// Tells what goes on beside input.
+pub(crate) async fn activity(options: Options, listed: watch::Receiver<Vec<String>>, teller: Teller) {
+    let Surroundings { root, .. } = options.surroundings;
+    programs::follow(&root.join("proc"), listed, &teller).await;
+}
+
+pub(crate) fn programs(options: &Options) -> Vec<Program> {
+    programs::own(&options.surroundings.root.join("proc"), &[])
+}
+
+pub(crate) async fn input(options: Options, teller: Teller) {
     let Options { quiet, surroundings } = options;
     let quiet = quiet.max(Duration::from_millis(100));
     let own = rustix::process::getuid().as_raw();

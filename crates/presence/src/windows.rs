@@ -3,10 +3,12 @@
 use std::future::pending;
 
 use idlewatt_core::presence::PresenceReading;
+use tokio::sync::watch;
 
-use crate::{Options, Sight, Teller};
+use crate::teller::Teller;
+use crate::{Options, Program, Sight};
 
-pub(crate) async fn follow(_options: Options, teller: Teller) {
+pub(crate) async fn input(_options: Options, teller: Teller) {
     teller.source(Sight {
         reading: PresenceReading::Blind,
         source: "this build cannot see input on Windows".to_owned(),
@@ -14,4 +16,13 @@ pub(crate) async fn follow(_options: Options, teller: Teller) {
         action: Some("Set share.while_active to share although somebody may be here.".to_owned()),
     });
     pending().await
+}
+
+pub(crate) async fn activity(_options: Options, _listed: watch::Receiver<Vec<String>>, teller: Teller) {
+    teller.unheard("games and calls", "this build cannot see them on Windows");
+    pending().await
+}
+
+pub(crate) fn programs(_options: &Options) -> Vec<Program> {
+    Vec::new()
 }

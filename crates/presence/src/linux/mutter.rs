@@ -9,7 +9,8 @@ use zbus::fdo::{DBusProxy, NameOwnerChangedStream};
 use zbus::{Connection, Proxy};
 
 use super::{UNSEEN, reading};
-use crate::{Sight, Teller};
+use crate::Sight;
+use crate::teller::Teller;
 
 const MUTTER: &str = "org.gnome.Mutter.IdleMonitor";
 

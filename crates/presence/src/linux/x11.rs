@@ -13,7 +13,8 @@ use x11rb::protocol::sync::{ConnectionExt as _, CreateAlarmAux, Int64, TESTTYPE,
 use x11rb::rust_connection::RustConnection;
 
 use super::{UNSEEN, before_now, reading};
-use crate::{Sight, Teller};
+use crate::Sight;
+use crate::teller::Teller;
 
 /// Why this display tells nothing, or no more.
 #[derive(Debug, thiserror::Error)]
