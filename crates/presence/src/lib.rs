@@ -11,7 +11,7 @@
 //! A platform is one module with three functions: `input` and `activity`, which tell a [`Teller`] for as long as they are
 //! polled, and `programs`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use idlewatt_core::presence::{Activity, PresenceReading};
 use tokio::sync::watch;
@@ -24,13 +24,14 @@ mod linux;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod platform;
-#[cfg(target_os = "windows")]
-#[path = "windows.rs"]
-mod platform;
 mod teller;
+#[cfg(target_os = "windows")]
+mod windows;
 
 #[cfg(target_os = "linux")]
 use linux as platform;
+#[cfg(target_os = "windows")]
+use windows as platform;
 
 #[cfg(target_os = "linux")]
 pub use linux::Surroundings;
@@ -168,4 +169,20 @@ pub fn programs(options: &Options) -> Vec<Program> {
     let mut names = std::collections::BTreeSet::new();
     found.retain(|it| names.insert(it.name.clone()));
     found
+}
+
+/// What an idle time read now means.
+fn reading(idle: Duration, quiet: Duration) -> PresenceReading {
+    let last_input = before_now(idle);
+    if idle < quiet {
+        PresenceReading::Active { since: last_input }
+    } else {
+        PresenceReading::Idle { last_input }
+    }
+}
+
+/// The moment `ago` before now; now itself on a machine younger than that.
+fn before_now(ago: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(ago).unwrap_or(now)
 }

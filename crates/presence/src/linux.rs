@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use idlewatt_core::presence::PresenceReading;
 use tokio::sync::watch;
@@ -171,22 +171,6 @@ async fn attend(
             lost.back().await;
         },
     }
-}
-
-/// What an idle time read now means.
-fn reading(idle: Duration, quiet: Duration) -> PresenceReading {
-    let last_input = before_now(idle);
-    if idle < quiet {
-        PresenceReading::Active { since: last_input }
-    } else {
-        PresenceReading::Idle { last_input }
-    }
-}
-
-/// The moment `ago` before now; now itself on a machine younger than that.
-fn before_now(ago: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(ago).unwrap_or(now)
 }
 
 fn blind(why: &str, action: &str) -> Sight {

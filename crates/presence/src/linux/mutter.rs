@@ -8,8 +8,9 @@ use idlewatt_core::presence::PresenceReading;
 use zbus::fdo::{DBusProxy, NameOwnerChangedStream};
 use zbus::{Connection, Proxy};
 
-use super::{UNSEEN, reading};
+use super::UNSEEN;
 use crate::Sight;
+use crate::reading;
 use crate::teller::Teller;
 
 const MUTTER: &str = "org.gnome.Mutter.IdleMonitor";

@@ -12,9 +12,10 @@ use x11rb::protocol::Event;
 use x11rb::protocol::sync::{ConnectionExt as _, CreateAlarmAux, Int64, TESTTYPE, VALUETYPE};
 use x11rb::rust_connection::RustConnection;
 
-use super::{UNSEEN, before_now, reading};
+use super::UNSEEN;
 use crate::Sight;
 use crate::teller::Teller;
+use crate::{before_now, reading};
 
 /// Why this display tells nothing, or no more.
 #[derive(Debug, thiserror::Error)]
