@@ -104,10 +104,11 @@ impl Node {
         let (joined, connected) = self.networks.joined_and_connected();
         Inputs {
             presence: *self.presence.readings().borrow(),
-            pause: self.pause.borrow().map(|it| HostPause { until: it.until }),
+            pause: *self.pause.borrow(),
+            share_now_until: *self.share_now_until.borrow(),
             hottest_c: self.cards.hottest_c(),
             power: self.governing.stops_sharing(),
-            own_use: *self.slots.own().borrow() > 0,
+            own_use: self.own_use_lasts(),
             shared,
             ready,
             joined,

@@ -93,6 +93,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).find_identity());
         tasks.spawn(Arc::clone(&node).keep_circle());
         tasks.spawn(Arc::clone(&node).keep_own_server());
+        tasks.spawn(Arc::clone(&node).keep_hearing());
         tasks.close();
         Ok(Self { node, desk, claim })
     }
@@ -164,20 +165,7 @@ async fn assemble(
     let proxy = std::env::var("HTTPS_PROXY").or_else(|_| std::env::var("https_proxy")).ok();
     let services = store.services().await.map_err(|error| of_store(&error))?;
     let pause = store.setting(PAUSE).await.map_err(|error| of_store(&error))?;
-    let nothing = Inputs {
-        presence: PresenceReading::Blind,
-        pause: None,
-        hottest_c: None,
-        power: None,
-        own_use: false,
-        shared: 0,
-        ready: 0,
-        joined: 0,
-        connected: 0,
-        cannot_keep: false,
-        stopping: false,
-    };
-    let first = Policy::default().decide(&settings.policy, &nothing, &clock::now());
+    let first = Policy::default().decide(&settings.policy, &Inputs::default(), &clock::now());
     let own_key = identity::own_key(&home.data)?;
     let own_server = OwnServer::default();
     Ok(Node::new(Parts {

@@ -230,7 +230,7 @@ impl Node {
         let config = self.config();
         let settings = config.settings();
         let ways = self.governing.ways();
-        let own_use = *self.slots.own().borrow() > 0;
+        let own_use = self.own_use_lasts();
         let cards: Vec<Card> = self
             .cards
             .latest()

@@ -25,6 +25,7 @@ mod money;
 mod networks;
 mod node;
 mod own;
+mod own_use;
 mod plugs;
 mod power;
 mod problem;

@@ -25,6 +25,7 @@ use crate::governing::Governing;
 use crate::home::Home;
 use crate::managed::OwnServer;
 use crate::networks::Networks;
+use crate::own_use::OwnUse;
 use crate::plugs::Plugs;
 use crate::problem;
 use crate::services::Services;
@@ -57,6 +58,7 @@ pub(crate) struct Node {
     pub(crate) circle: Circle,
     /// The llama-server that the node runs itself, where the host wants one.
     pub(crate) own_server: OwnServer,
+    pub(crate) own_use: OwnUse,
     pub(crate) codes: Arc<LoginCodes>,
     /// Where the control door listens.
     pub(crate) address: std::net::SocketAddr,
@@ -161,6 +163,7 @@ impl Node {
             machine: parts.machine,
             circle: parts.circle,
             own_server: parts.own_server,
+            own_use: OwnUse::default(),
             codes: Arc::default(),
             address: parts.address,
             own_key: parts.own_key,

@@ -16,6 +16,7 @@ use idlewatt_store::ServiceRow;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::own_use::AtWork;
 use crate::slots::Slots;
 
 /// Taken for the context where a server does not say: what small models have at least.
@@ -424,6 +425,26 @@ impl Services {
                 running: slots.busy(&it.id) + u32::from(it.probing),
             })
             .collect()
+    }
+
+    /// Servers on which shared requests run now, but for the node's `own` one: nobody else knows its key.
+    #[must_use]
+    pub(crate) fn at_work(&self, slots: &Slots, own: Option<&Url>) -> BTreeMap<Url, AtWork> {
+        let services = self.locked();
+        let mut found: BTreeMap<Url, AtWork> = BTreeMap::new();
+        for known in services.values().filter(|it| own != Some(&it.url)) {
+            let running = slots.busy(&known.id);
+            let Some(server) = known.server.as_ref().filter(|_| running > 0) else { continue };
+            let cancels = known.probe().is_some_and(|seen| seen.capabilities.cancels);
+            let at_work = found.entry(known.url.clone()).or_insert_with(|| AtWork {
+                server: Arc::clone(server),
+                running: 0,
+                cancels: true,
+            });
+            at_work.running += running;
+            at_work.cancels &= cancels;
+        }
+        found
     }
 
     /// What networks are offered.

@@ -1,0 +1,197 @@
+//! The host's own use of a model server beside Idlewatt: heard while shared work runs there, so that shared work ends at
+//! once and the host's prompt is next.
+//!
+//! Where the system counts the bytes of others' connections, that is what is listened to, and only while shared requests
+//! run or own use lasts. Where it does not, the server is asked gently how much it works on; a prompt that waits for a slot
+//! shows in no such answer, so there own use is seen only once a slot is free. What is heard becomes a reason of the policy's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use idlewatt_core::own_use::{Ear, Heard};
+use idlewatt_servers::{ModelServer, Traffic, is_loopback};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
+use url::Url;
+
+use crate::node::Node;
+
+/// Between two looks at connections while shared work runs: what the host waits for at most before it is noticed.
+const LOOK: Duration = Duration::from_millis(10);
+/// Between two looks while nothing shared runs and own use lasts.
+const LOOK_GENTLY: Duration = Duration::from_millis(250);
+/// Between two questions to a server whose connections cannot be seen.
+const ASK: Duration = Duration::from_secs(1);
+/// So many answers in a row must tell of work that is not ours: one alone may be of a request that has just ended.
+const TWICE: u32 = 2;
+/// A question of ours to a server is given up after this.
+const ANSWERED: Duration = Duration::from_secs(5);
+
+/// Whether the host uses a model server, as far as was heard.
+#[derive(Debug, Default)]
+pub(crate) struct OwnUse {
+    lasts: watch::Sender<bool>,
+    /// A server has answered a question of ours.
+    answered: Arc<Notify>,
+}
+
+/// A server on which shared requests run.
+#[derive(Debug)]
+pub(crate) struct AtWork {
+    pub(crate) server: Arc<dyn ModelServer>,
+    /// Shared requests that run there.
+    pub(crate) running: u32,
+    /// Whether it stops when a connection closes, as far as it was tried.
+    pub(crate) cancels: bool,
+}
+
+impl OwnUse {
+    /// Whether the host uses a model server.
+    pub(crate) fn lasts(&self) -> bool {
+        *self.lasts.borrow()
+    }
+}
+
+impl Node {
+    /// Whether the host uses a model server, beside Idlewatt or through the endpoint on this machine.
+    pub(crate) fn own_use_lasts(&self) -> bool {
+        self.own_use.lasts() || *self.slots.own().borrow() > 0
+    }
+
+    /// Listens while shared requests run, and decides anew when own use begins and ends. Ends when the node stops.
+    pub(crate) async fn keep_hearing(self: Arc<Self>) {
+        let mut shared = self.slots.shared();
+        let mut rooms: BTreeMap<Url, Room> = BTreeMap::new();
+        loop {
+            let at_work = self.services.at_work(&self.slots, self.own_server.url().as_ref());
+            rooms.retain(|url, room| room.used || at_work.contains_key(url));
+            let quiet = rooms.is_empty() && at_work.is_empty();
+            for (url, at_work) in &at_work {
+                rooms.entry(url.clone()).or_insert_with(|| Room::new(url, at_work)).running = at_work.running;
+            }
+            for (url, room) in &mut rooms {
+                if !at_work.contains_key(url) {
+                    room.running = 0;
+                }
+                room.listen(&self.own_use.answered);
+            }
+            let lasts = rooms.values().any(|room| room.used);
+            if self.own_use.lasts.send_replace(lasts) != lasts {
+                self.decide();
+                // What runs has changed by that.
+                continue;
+            }
+            let hears = rooms.values().any(|it| it.running > 0 && matches!(it.sense, Sense::Bytes { .. }));
+            let later = async {
+                if quiet {
+                    // The sender lives as long as the node.
+                    drop(shared.wait_for(|running| *running > 0).await);
+                } else {
+                    tokio::time::sleep(if hears { LOOK } else { LOOK_GENTLY }).await;
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.own_use.answered.notified() => {}
+                () = later => {}
+            }
+        }
+    }
+}
+
+/// One server that is listened to.
+struct Room {
+    server: Arc<dyn ModelServer>,
+    running: u32,
+    used: bool,
+    sense: Sense,
+}
+
+enum Sense {
+    /// The bytes of others' connections.
+    Bytes { traffic: Traffic, ear: Ear, greeting: Option<(Instant, oneshot::Receiver<()>)> },
+    /// What the server says that it works on.
+    Work { asked: Instant, answer: Option<oneshot::Receiver<Option<u32>>>, most: u32, more: u32 },
+    /// Nothing tells.
+    Nothing,
+}
+
+impl Room {
+    fn new(url: &Url, at_work: &AtWork) -> Self {
+        let traffic = url.port_or_known_default().filter(|_| is_loopback(url)).and_then(|port| {
+            Traffic::of_port(port)
+                .inspect_err(|error| tracing::debug!(%error, "connections are not told of"))
+                .ok()
+        });
+        let sense = match traffic {
+            Some(traffic) => Sense::Bytes { traffic, ear: Ear::default(), greeting: None },
+            None if at_work.cancels => Sense::Work { asked: Instant::now(), answer: None, most: 0, more: 0 },
+            // Work that goes on after its request has ended cannot be told from the host's.
+            None => Sense::Nothing,
+        };
+        Self { server: Arc::clone(&at_work.server), running: at_work.running, used: false, sense }
+    }
+
+    /// Takes in what there is to hear now. Waits for nobody.
+    fn listen(&mut self, answered: &Arc<Notify>) {
+        let used = match &mut self.sense {
+            Sense::Bytes { traffic, ear, greeting } => {
+                let Ok(seen) = traffic.look() else {
+                    self.sense = Sense::Nothing;
+                    self.used = false;
+                    return;
+                };
+                let now = Instant::now();
+                let heard = match greeting.take_if(|(_, answer)| !answer.is_empty()) {
+                    Some((asked, _)) => ear.answered(asked, &seen, now),
+                    None => ear.hear(&seen, now),
+                };
+                if heard == Heard::Waiting && greeting.is_none() {
+                    *greeting =
+                        Some((now, ask(answered, &self.server, |it| async move { it.greet().await })));
+                }
+                heard == Heard::Use
+            }
+            Sense::Work { asked, answer, most, more } => {
+                *most = self.running.max(*most);
+                if let Some(mut answer) = answer.take_if(|it| !it.is_empty())
+                    && let Ok(Some(busy)) = answer.try_recv()
+                {
+                    *more = if busy > *most { *more + 1 } else { 0 };
+                    *most = self.running;
+                }
+                if answer.is_none() && asked.elapsed() >= ASK {
+                    *asked = Instant::now();
+                    *answer = Some(ask(answered, &self.server, |it| async move { it.busy().await }));
+                }
+                *more >= TWICE
+            }
+            Sense::Nothing => false,
+        };
+        if used != self.used {
+            tracing::info!(server = self.server.label(), used, "the host's own use of a model server");
+            self.used = used;
+        }
+    }
+}
+
+/// Asks a server in a task of its own, which says when it is done.
+fn ask<T, F>(
+    answered: &Arc<Notify>,
+    server: &Arc<dyn ModelServer>,
+    question: impl FnOnce(Arc<dyn ModelServer>) -> F,
+) -> oneshot::Receiver<T>
+where
+    T: Default + Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let (answered, question) = (Arc::clone(answered), question(Arc::clone(server)));
+    let (sender, answer) = oneshot::channel();
+    tokio::spawn(async move {
+        // Nobody waits where the room was left meanwhile.
+        drop(sender.send(timeout(ANSWERED, question).await.unwrap_or_default()));
+        answered.notify_one();
+    });
+    answer
+}
