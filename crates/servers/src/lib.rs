@@ -16,6 +16,7 @@ mod managed;
 mod name;
 mod ollama;
 mod openai;
+pub mod plan;
 mod probe;
 mod request;
 mod traffic;
