@@ -39,6 +39,17 @@ pub struct GpuReading {
     pub limit_range: Option<LimitRange>,
 }
 
+/// What programs that are neither ours nor a model server use of one card. Whatever nothing tells of is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignLoad {
+    /// The card's id, as in [`GpuReading::id`].
+    pub card: String,
+    /// Busy part of the last seconds, 0 to 100 %; a single short burst does not show.
+    pub utilisation: Option<u8>,
+    /// Memory that they hold, bytes.
+    pub vram: Option<u64>,
+}
+
 impl GpuReading {
     /// A card that tells nothing but what it is.
     #[must_use]

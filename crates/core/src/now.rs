@@ -62,6 +62,34 @@ impl Now {
     }
 }
 
+/// An end that a wall clock which is set back does not put off, nor a monotonic one that stands still while the machine
+/// sleeps: whichever is there first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    wall: Timestamp,
+    monotonic: Instant,
+}
+
+impl Deadline {
+    /// That the wall clock shows now to be at `wall`.
+    #[must_use]
+    pub fn at(wall: Timestamp, now: &Now) -> Self {
+        Self { wall, monotonic: now.instant_of(wall) }
+    }
+
+    /// Whether it has come.
+    #[must_use]
+    pub fn is_past(&self, now: &Now) -> bool {
+        self.wall <= now.wall || self.monotonic <= now.monotonic
+    }
+
+    /// When it comes, as things are.
+    #[must_use]
+    pub fn wall(&self, now: &Now) -> Timestamp {
+        self.wall.min(now.wall_at(self.monotonic))
+    }
+}
+
 /// When a machine wants to be asked again, and why: the reason goes to the log, so that every wake-up of a paused node
 /// can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,68 +1,58 @@
 //! The share policy: may this node share now, and if not, why, since when and until when?
 //!
-//! A pure state machine. All reasons that hold are listed. A pause never waits; a resume after a person, heat or the
-//! host's own use waits out the host's hysteresis; one that the host commands or a window brings does not. Who reaches which network, and the giving
-//! back of the GPU when a decision turns, are the engine's.
+//! A pure state machine. All reasons that hold are listed. A pause never waits; a resume after a person, a program of
+//! theirs, heat, the battery or the host's own use waits out the host's hysteresis; one that the host commands, a window
+//! or a price brings does not. Who reaches which network, and the giving back of the GPU when a decision turns, are the
+//! engine's; how urgent that is, each [`Cause`] says.
+
+mod cause;
+mod rules;
+mod settings;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use idlewatt_protocol::{Milliwatts, PauseCode, UnixMillis};
+use idlewatt_protocol::{PauseCode, UnixMillis};
 use jiff::Timestamp;
 
-use crate::governor::{Limit, Refusal, Unenforceable};
-use crate::presence::PresenceReading;
-use crate::windows::ShareWindows;
+pub use cause::{Cause, Foreign, Freeing, PowerStop, Urgency};
+pub use settings::{AppRule, AppRules, AppRulesError, Battery, Settings, WhileItRuns};
+
+use crate::device::ForeignLoad;
+use crate::machine::MachineState;
+use crate::now::Deadline;
+use crate::presence::{Activity, PresenceReading};
 use crate::{Now, Wakeup};
+use rules::{Found, Reasons};
 
 /// A card that was too hot may share again this many °C below its limit.
 pub const THERMAL_HYSTERESIS_C: i32 = 5;
 
-/// Civil time may jump, and timers stand still while a machine sleeps: what waits for a wall clock looks again at
-/// least this often.
-const WALL_RECHECK: Duration = Duration::from_secs(60);
-
-/// What the host set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// `share.idle_after`: time without input before sharing; zero does not wait for idleness at all.
-    pub idle_after: Duration,
-    /// `share.resume_hysteresis`
-    pub resume_hysteresis: Duration,
-    /// `share.windows`
-    pub windows: ShareWindows,
-    /// `share.while_active`: share although a person is here.
-    pub while_active: bool,
-    /// `thermal.limit`, °C.
-    pub thermal_limit_c: i32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            idle_after: Duration::from_secs(10 * 60),
-            resume_hysteresis: Duration::from_secs(2 * 60),
-            windows: ShareWindows::ALWAYS,
-            while_active: false,
-            thermal_limit_c: 78,
-        }
-    }
-}
+/// A battery that was too empty must be this much fuller, %, before it is shared on again.
+pub const BATTERY_HYSTERESIS: u8 = 5;
 
 /// A pause that the host commanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPause {
     /// When it ends by itself; `None`: when the host resumes.
-    pub until: Option<Timestamp>,
+    pub until: Option<Deadline>,
 }
 
-/// What is known now.
+/// What is known now. The default knows nothing: a machine that cannot see whether somebody is here, and offers nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// Whether a person is here.
     pub presence: PresenceReading,
+    /// What else a person wants undisturbed.
+    pub activity: Activity,
+    /// What the machine runs on and under.
+    pub machine: MachineState,
+    /// What other programs use of the cards that share.
+    pub foreign: Vec<ForeignLoad>,
     /// The host's own pause.
     pub pause: Option<HostPause>,
+    /// The host said to share now, until then: reasons that [give way](Cause::gives_way) are put aside.
+    pub share_now_until: Option<Deadline>,
     /// The hottest card, °C; `None` where no card tells.
     pub hottest_c: Option<i32>,
     /// Why the governor can let nothing that is shared start, where that does not pass within seconds.
@@ -83,6 +73,28 @@ pub struct Inputs {
     pub stopping: bool,
 }
 
+impl Default for Inputs {
+    fn default() -> Self {
+        Self {
+            presence: PresenceReading::Blind,
+            activity: Activity::default(),
+            machine: MachineState::default(),
+            foreign: Vec::new(),
+            pause: None,
+            share_now_until: None,
+            hottest_c: None,
+            power: None,
+            own_use: false,
+            shared: 0,
+            ready: 0,
+            joined: 0,
+            connected: 0,
+            cannot_keep: false,
+            stopping: false,
+        }
+    }
+}
+
 /// Whether the node takes requests. Giving the GPU back right now is the engine's own, passing state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
@@ -94,124 +106,8 @@ pub enum State {
     Offline,
 }
 
-/// Why a node does not share, with the facts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The host said so.
-    PausedByHost,
-    /// A person is here.
-    PersonHere {
-        /// Whether there is input now; otherwise it ended, but not long enough ago.
-        active: bool,
-        /// Time without input until sharing resumes.
-        resumes_after: Duration,
-    },
-    /// A graphical session without a source that tells of input.
-    CannotSeeInput,
-    /// Not in these hours.
-    OutsideWindow,
-    /// Heat, another limit of power, or the host's own use ended a moment ago.
-    Settling,
-    /// A card is too hot.
-    TooHot {
-        /// The hottest, °C.
-        reading_c: i32,
-        /// The host's limit, °C.
-        limit_c: i32,
-    },
-    /// The governor can let nothing start.
-    Power(PowerStop),
-    /// The host uses a model server.
-    OwnUse,
-    /// Nothing to offer.
-    NothingToShare {
-        /// Whether the host shares a service, and it does not answer.
-        unreachable: bool,
-    },
-    /// No network is joined.
-    NoNetwork,
-    /// The disk refuses to keep what is served.
-    CannotKeep,
-    /// The engine is stopping.
-    Stopping,
-}
-
-/// What of the governor's refusals pauses sharing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PowerStop {
-    /// A limit leaves nothing, and passes by itself.
-    Limit(Limit),
-    /// The host's own load leaves nothing.
-    HostLoad {
-        /// What the card draws without shared work.
-        draws: Milliwatts,
-        /// What it may draw.
-        cap: Milliwatts,
-    },
-    /// Nothing that is shared fits under the cap as it is set.
-    Unenforceable(Unenforceable),
-}
-
-impl PowerStop {
-    /// `None` for what passes within seconds.
-    #[must_use]
-    pub const fn of(refusal: Refusal) -> Option<Self> {
-        match refusal {
-            Refusal::Used => None,
-            Refusal::Limited(limit) => Some(Self::Limit(limit)),
-            Refusal::HostLoad { draws, cap } => Some(Self::HostLoad { draws, cap }),
-            Refusal::CapUnenforceable(why) => Some(Self::Unenforceable(why)),
-        }
-    }
-
-    /// The code that screens and `status --json` show.
-    #[must_use]
-    pub const fn code(self) -> PauseCode {
-        match self {
-            Self::Limit(Limit::DailyEnergy { .. }) => PauseCode::DailyEnergy,
-            Self::Limit(Limit::Temperature { .. } | Limit::HotSpot { .. }) => PauseCode::TooHot,
-            Self::Limit(Limit::Fan { .. }) => PauseCode::TooLoud,
-            Self::Limit(Limit::UserCap | Limit::MachineCap { .. } | Limit::Card) | Self::HostLoad { .. } => {
-                PauseCode::HostLoad
-            }
-            Self::Unenforceable(_) => PauseCode::CapUnenforceable,
-        }
-    }
-
-    /// When it ends, where that is known.
-    #[must_use]
-    pub const fn until(self) -> Option<Timestamp> {
-        match self {
-            Self::Limit(Limit::DailyEnergy { until, .. }) => Some(until),
-            Self::Limit(Limit::Fan { until, .. }) => until,
-            _ => None,
-        }
-    }
-}
-
-impl Cause {
-    /// The code that screens and `status --json` show.
-    #[must_use]
-    pub const fn code(self) -> PauseCode {
-        match self {
-            Self::PausedByHost => PauseCode::PausedByHost,
-            Self::PersonHere { .. } => PauseCode::PersonHere,
-            Self::CannotSeeInput => PauseCode::CannotSeeInput,
-            Self::OutsideWindow => PauseCode::OutsideWindow,
-            Self::Settling => PauseCode::Settling,
-            Self::TooHot { .. } => PauseCode::TooHot,
-            Self::Power(stop) => stop.code(),
-            Self::OwnUse => PauseCode::OwnUse,
-            Self::NothingToShare { .. } => PauseCode::NothingToShare,
-            Self::NoNetwork => PauseCode::NoNetwork,
-            Self::CannotKeep => PauseCode::CannotKeep,
-            Self::Stopping => PauseCode::Stopping,
-        }
-    }
-}
-
 /// One reason not to share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// Which, with its facts.
     pub cause: Cause,
@@ -238,8 +134,15 @@ pub struct Decision {
     pub since: UnixMillis,
     /// Every reason not to, the first to end first; empty when sharing or offline.
     pub reasons: Vec<Reason>,
+    /// Why what is answered is answered under the lower cap (`share.active_cap`); `None` where it is not.
+    pub lowered: Option<Cause>,
+    /// Until when the host's "share now" holds.
+    pub share_now_until: Option<UnixMillis>,
+    /// When this may change by itself, if the clocks run evenly.
+    pub changes_at: Option<Timestamp>,
     /// When to ask again even if nothing happens.
     pub wake: Option<Wakeup>,
+    own_devices: bool,
 }
 
 impl Decision {
@@ -254,6 +157,29 @@ impl Decision {
     pub fn until(&self) -> Option<UnixMillis> {
         self.reasons.iter().map(|reason| reason.until).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
+
+    /// Whether a request is taken; `own` is one of the host's own devices. Those pass what only keeps others away, where
+    /// the host lets them.
+    #[must_use]
+    pub fn admits(&self, own: bool) -> bool {
+        self.reasons.iter().all(|reason| own && self.own_devices && reason.cause.gives_way())
+    }
+
+    /// How soon shared requests must end; `None` where they need not.
+    #[must_use]
+    pub fn urgency(&self) -> Option<Urgency> {
+        self.reasons.iter().map(|reason| reason.cause.urgency()).max()
+    }
+
+    /// When a card's memory is given back; `None` where sharing goes on. What the host uses is not taken away, whatever
+    /// else holds.
+    #[must_use]
+    pub fn frees(&self) -> Option<Freeing> {
+        if self.reasons.iter().any(|reason| reason.cause.frees() == Freeing::Never) {
+            return Some(Freeing::Never);
+        }
+        self.reasons.iter().map(|reason| reason.cause.frees()).min()
+    }
 }
 
 /// What the policy remembers between two questions.
@@ -262,28 +188,27 @@ pub struct Policy {
     since: BTreeMap<PauseCode, UnixMillis>,
     state: Option<(State, UnixMillis)>,
     hot: bool,
-    /// When heat or the host's own use were last seen.
+    empty: bool,
+    /// When something that is waited for with hysteresis was last seen.
     unsettled: Option<Instant>,
+    share_now: Option<Deadline>,
 }
 
 impl Policy {
     /// Decides. To be asked on every change of an input or a setting, and at [`Decision::wake`].
     pub fn decide(&mut self, settings: &Settings, inputs: &Inputs, now: &Now) -> Decision {
-        let mut reasons = Reasons { now, found: Vec::new(), wake: None };
-        commands(inputs, &mut reasons);
-        person(settings, inputs, &mut reasons);
-        self.machine(settings, inputs, &mut reasons);
-        hours(settings, &mut reasons);
-        if inputs.ready == 0 {
-            reasons.hold(Cause::NothingToShare { unreachable: inputs.shared > 0 });
-        }
-        if inputs.joined == 0 {
-            reasons.hold(Cause::NoNetwork);
-        }
-        if inputs.cannot_keep {
-            reasons.hold(Cause::CannotKeep);
-        }
-        let Reasons { found, wake, .. } = reasons;
+        let mut reasons = Reasons::new(now);
+        self.settle(settings, inputs, &mut reasons);
+        reasons.commands(inputs);
+        let person = reasons.person(settings, inputs);
+        reasons.hours(settings);
+        reasons.price(settings);
+        reasons.lacks(inputs);
+        let share_now = reasons.share_now(inputs);
+        let lowered = person
+            .filter(|_| settings.while_active || share_now.is_some())
+            .or_else(|| rules::listed(settings, inputs, WhileItRuns::LowerCap));
+        let Reasons { found, wake, changes_at, .. } = reasons;
 
         let state = match (found.is_empty(), inputs.connected) {
             (false, _) => State::Paused,
@@ -291,32 +216,40 @@ impl Policy {
             (true, _) => State::Sharing,
         };
         let since = match self.state {
-            Some((before, since)) if before == state => since,
+            // A clock that was set back must not make it begin later than now.
+            Some((before, since)) if before == state => since.min(now.unix()),
             _ => now.unix(),
         };
         self.state = Some((state, since));
-        Decision { state, since, reasons: self.dated(found, now), wake }
+        Decision {
+            state,
+            since,
+            reasons: self.dated(found, now),
+            lowered,
+            share_now_until: share_now.map(|it| UnixMillis(it.as_millisecond())),
+            changes_at,
+            wake,
+            own_devices: settings.own_devices,
+        }
     }
 
-    fn machine(&mut self, settings: &Settings, inputs: &Inputs, reasons: &mut Reasons<'_>) {
+    /// What is only over once it has been over for the hysteresis.
+    fn settle(&mut self, settings: &Settings, inputs: &Inputs, reasons: &mut Reasons<'_>) {
         let limit = settings.thermal_limit_c;
         let threshold = if self.hot { limit - THERMAL_HYSTERESIS_C + 1 } else { limit };
         self.hot = inputs.hottest_c.is_some_and(|reading| reading >= threshold);
-        if let Some(reading_c) = inputs.hottest_c.filter(|_| self.hot) {
-            reasons.hold(Cause::TooHot { reading_c, limit_c: limit });
+        let heat = inputs.hottest_c.filter(|_| self.hot);
+        self.empty = rules::battery_too_empty(settings.battery, inputs.machine.supply, self.empty);
+        if inputs.share_now_until.is_some() && self.share_now != inputs.share_now_until {
+            // The host said so just now. What comes after that settles as ever.
+            self.unsettled = None;
         }
-        // The limit above has said it already.
-        let power = inputs.power.filter(|stop| !(self.hot && stop.code() == PauseCode::TooHot));
-        if let Some(stop) = power {
-            match stop.until() {
-                Some(until) => reasons.hold_until_wall(Cause::Power(stop), until, "a power limit passes"),
-                None => reasons.hold(Cause::Power(stop)),
-            }
-        }
-        if inputs.own_use {
-            reasons.hold(Cause::OwnUse);
-        }
-        if self.hot || inputs.own_use || power.is_some() {
+        self.share_now = inputs.share_now_until;
+
+        reasons.heat(heat, settings, inputs);
+        reasons.machine(settings, inputs, self.empty);
+        reasons.programs(settings, inputs);
+        if !reasons.found.is_empty() {
             self.unsettled = Some(reasons.now.monotonic);
         } else if let Some(until) = self.unsettled.map(|last| last + settings.resume_hysteresis)
             && until > reasons.now.monotonic
@@ -331,96 +264,13 @@ impl Policy {
         self.since.retain(|code, _| found.iter().any(|found| found.cause.code() == *code));
         let mut reasons: Vec<Reason> = found
             .into_iter()
-            .map(|Found { cause, until }| Reason {
-                cause,
-                since: *self.since.entry(cause.code()).or_insert(unix),
-                until: until.map(|until| UnixMillis(until.as_millisecond())),
+            .map(|Found { cause, until }| {
+                let since = self.since.entry(cause.code()).or_insert(unix);
+                *since = (*since).min(unix);
+                Reason { since: *since, until: until.map(|until| UnixMillis(until.as_millisecond())), cause }
             })
             .collect();
         reasons.sort_by_key(|reason| (reason.until.is_none(), reason.until, reason.code()));
         reasons
-    }
-}
-
-fn commands(inputs: &Inputs, reasons: &mut Reasons<'_>) {
-    if inputs.stopping {
-        reasons.hold(Cause::Stopping);
-    }
-    match inputs.pause {
-        Some(HostPause { until: None }) => reasons.hold(Cause::PausedByHost),
-        Some(HostPause { until: Some(until) }) if until > reasons.now.wall => {
-            reasons.hold_until_wall(Cause::PausedByHost, until, "the host's pause ends");
-        }
-        _ => {}
-    }
-}
-
-/// The hysteresis of a person runs from the last input, beside the idle time: the longer of the two holds.
-fn person(settings: &Settings, inputs: &Inputs, reasons: &mut Reasons<'_>) {
-    if settings.while_active || settings.idle_after.is_zero() {
-        return;
-    }
-    let resumes_after = settings.idle_after.max(settings.resume_hysteresis);
-    match inputs.presence {
-        PresenceReading::Headless => {}
-        PresenceReading::Blind => reasons.hold(Cause::CannotSeeInput),
-        PresenceReading::Active { .. } => reasons.hold(Cause::PersonHere { active: true, resumes_after }),
-        PresenceReading::Idle { last_input } => {
-            let until = last_input + resumes_after;
-            if until > reasons.now.monotonic {
-                let cause = Cause::PersonHere { active: false, resumes_after };
-                reasons.hold_until(cause, until, "the idle time is reached");
-            }
-        }
-    }
-}
-
-fn hours(settings: &Settings, reasons: &mut Reasons<'_>) {
-    let change = settings.windows.next_change(reasons.now);
-    match (settings.windows.is_open(reasons.now), change) {
-        (true, Some(end)) => reasons.wake_at_wall(end, "a share window ends"),
-        (false, Some(start)) => {
-            reasons.hold_until_wall(Cause::OutsideWindow, start, "a share window begins");
-        }
-        (true, None) => {}
-        (false, None) => reasons.hold(Cause::OutsideWindow),
-    }
-}
-
-struct Found {
-    cause: Cause,
-    until: Option<Timestamp>,
-}
-
-/// What was found so far, and the next moment at which it may change by itself.
-struct Reasons<'a> {
-    now: &'a Now,
-    found: Vec<Found>,
-    wake: Option<Wakeup>,
-}
-
-impl Reasons<'_> {
-    fn hold(&mut self, cause: Cause) {
-        self.found.push(Found { cause, until: None });
-    }
-
-    fn hold_until(&mut self, cause: Cause, until: Instant, why: &'static str) {
-        self.found.push(Found { cause, until: Some(self.now.wall_at(until)) });
-        self.wake(until, why);
-    }
-
-    fn hold_until_wall(&mut self, cause: Cause, until: Timestamp, why: &'static str) {
-        self.found.push(Found { cause, until: Some(until) });
-        self.wake_at_wall(until, why);
-    }
-
-    fn wake_at_wall(&mut self, at: Timestamp, why: &'static str) {
-        self.wake(self.now.instant_of(at).min(self.now.monotonic + WALL_RECHECK), why);
-    }
-
-    fn wake(&mut self, at: Instant, why: &'static str) {
-        if self.wake.is_none_or(|wake| at < wake.at) {
-            self.wake = Some(Wakeup { at, why });
-        }
     }
 }

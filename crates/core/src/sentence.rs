@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Weekday;
 
 use crate::governor::{Limit, Unenforceable};
-use crate::policy::{Cause, Decision, PowerStop, Reason, State, THERMAL_HYSTERESIS_C};
+use crate::policy::{Cause, Decision, Foreign, PowerStop, Reason, State, THERMAL_HYSTERESIS_C};
 use crate::{Now, duration};
 
 /// What the sentence tells of beside the decision.
@@ -79,19 +79,46 @@ fn paused(reasons: &[Reason], now: &Now) -> String {
 fn clause(reason: &Reason, now: &Now) -> String {
     let until = reason.until.map(|until| clock(until, now));
     let until = |before: &str| until.as_ref().map_or_else(String::new, |until| format!("{before}{until}"));
-    match reason.cause {
+    match &reason.cause {
         Cause::PausedByHost => format!("you paused sharing{}", until(" until ")),
         Cause::PersonHere { active: true, .. } => "you are here".to_owned(),
         Cause::PersonHere { active: false, .. } => {
             format!("you were here a moment ago{}", until("; sharing waits until "))
         }
+        Cause::RemoteLogin { people: 1 } => "somebody is logged in over the network".to_owned(),
+        Cause::RemoteLogin { people } => format!("{people} people are logged in over the network"),
         Cause::CannotSeeInput => "there is a screen here, and no way to see whether you use it".to_owned(),
+        Cause::Game { app } => format!("a game runs ({})", app.name),
+        Cause::FullScreen { app } => format!("{} covers the screen", app.name),
+        Cause::ListedApp { app } => format!("{} runs, which is on your list", app.name),
+        Cause::InCall { app } => format!("{} uses the microphone", app.name),
+        Cause::GpuInUse { by: Foreign::Load { percent, limit }, .. } => {
+            format!("other programs keep a GPU {percent} % busy (up to {limit} % counts as idle)")
+        }
+        Cause::GpuInUse { by: Foreign::Memory { bytes, limit }, .. } => {
+            let (held, limit) = (gigabytes(*bytes), gigabytes(*limit));
+            format!("other programs hold {held} GB of a GPU's memory (up to {limit} GB counts as idle)")
+        }
+        Cause::MemoryShort => "programs wait for memory".to_owned(),
+        Cause::OnBattery { from: None, .. } => "on battery".to_owned(),
+        Cause::OnBattery { percent: None, from: Some(_) } => {
+            "on battery, and nothing tells how full it is".to_owned()
+        }
+        Cause::OnBattery { percent: Some(percent), from: Some(from) } => {
+            format!("the battery is at {percent} % (you share from {from} %)")
+        }
+        Cause::LidClosed => "the lid is closed".to_owned(),
+        Cause::Metered => "the connection is metered".to_owned(),
+        Cause::Price { price, limit } => {
+            format!("energy costs {price}/kWh (your limit is {limit}/kWh){}", until(" until "))
+        }
+        Cause::Asleep => "the machine goes to sleep".to_owned(),
         Cause::OutsideWindow => format!("outside your hours{}", until(" until ")),
         Cause::Settling => format!("making sure that the machine stays free{}", until(" until ")),
         Cause::TooHot { reading_c, limit_c } => {
             format!("a GPU is at {reading_c} °C (your limit is {limit_c} °C)")
         }
-        Cause::Power(stop) => power(stop, &until),
+        Cause::Power(stop) => power(*stop, &until),
         Cause::OwnUse => "you are using the model yourself".to_owned(),
         Cause::NothingToShare { unreachable: false } => "no model is shared".to_owned(),
         Cause::NothingToShare { unreachable: true } => "no shared model answers".to_owned(),
@@ -169,15 +196,20 @@ fn power(stop: PowerStop, until: &impl Fn(&str) -> String) -> String {
 
 /// What ends it, where it is the only reason.
 fn outlook(reason: &Reason) -> String {
-    match reason.cause {
+    match &reason.cause {
         Cause::PersonHere { active: true, resumes_after } => {
-            format!(" Sharing resumes {} after you stop.", duration::words(resumes_after))
+            format!(" Sharing resumes {} after you stop.", duration::words(*resumes_after))
         }
         Cause::PausedByHost if reason.until.is_none() => " It stays so until you resume.".to_owned(),
         Cause::CannotSeeInput => " `idlewatt doctor` says what is missing.".to_owned(),
         Cause::TooHot { limit_c, .. } => {
             format!(" Sharing resumes at {} °C.", limit_c - THERMAL_HYSTERESIS_C)
         }
+        Cause::Game { .. } | Cause::FullScreen { .. } | Cause::ListedApp { .. } => {
+            " Sharing resumes when you are done with it.".to_owned()
+        }
+        Cause::InCall { .. } => " Sharing resumes after the call.".to_owned(),
+        Cause::OnBattery { .. } => " Sharing resumes on mains.".to_owned(),
         Cause::Power(PowerStop::HostLoad { .. }) => " Sharing resumes when they fall.".to_owned(),
         Cause::OwnUse => " Sharing resumes when you are done.".to_owned(),
         Cause::Power(PowerStop::Unenforceable(_)) => {
@@ -202,6 +234,12 @@ fn watts(scene: &Scene) -> String {
 #[must_use]
 pub fn whole_watts(power: Milliwatts) -> i64 {
     (power.0 + 500).div_euclid(1000)
+}
+
+/// Decimal, to a tenth.
+fn gigabytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_add(50_000_000) / 100_000_000;
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 /// `2.5`, `0.05`, `12`.

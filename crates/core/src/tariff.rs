@@ -100,6 +100,14 @@ impl Cost {
 }
 
 impl Money {
+    /// Reads the price of a kilowatt-hour: `0.25 EUR/kWh`.
+    #[must_use]
+    pub fn of_kilowatt_hour(text: &str) -> Option<Self> {
+        let (number, letters) =
+            text.trim().strip_suffix("/kWh")?.trim_end().split_once(char::is_whitespace)?;
+        Some(Self { micros: micros(number)?, currency: Currency::read(letters.trim())? })
+    }
+
     /// What is left when `cost` is taken from it; `None` between two currencies.
     #[must_use]
     pub fn less(&self, cost: &Self) -> Option<Self> {

@@ -4,9 +4,12 @@
 //! window twice nor skips it: an hour that does not exist counts as the moment of the change, one that comes twice as
 //! its first coming.
 
+mod exceptions;
+
 use std::fmt;
 use std::str::FromStr;
 
+pub use exceptions::{Exceptions, ExceptionsError, Hours};
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Span, Timestamp};
@@ -41,7 +44,7 @@ impl ShareWindows {
     /// Whether sharing is allowed at this moment.
     #[must_use]
     pub fn is_open(&self, now: &Now) -> bool {
-        self.windows.is_empty() || self.open_until(now.wall, &self.around(now)).is_some()
+        self.windows.is_empty() || self.open_until(now.wall, &self.spans(now.wall, &now.zone, 0)).is_some()
     }
 
     /// When that changes next; `None` where it never does.
@@ -50,14 +53,19 @@ impl ShareWindows {
         if self.windows.is_empty() {
             return None;
         }
-        let spans = self.around(now);
+        // Most changes are near, and looking far ahead takes its time.
+        self.change_within(now, 2).or_else(|| self.change_within(now, HORIZON_DAYS))
+    }
+
+    fn change_within(&self, now: &Now, days: i32) -> Option<Timestamp> {
+        let spans = self.spans(now.wall, &now.zone, days);
         if let Some(mut end) = self.open_until(now.wall, &spans) {
             while let Some(later) = self.open_until(end, &spans) {
                 end = later;
             }
-            let horizon =
-                now.wall.checked_add(jiff::SignedDuration::from_hours(24 * 8)).unwrap_or(Timestamp::MAX);
-            return (end < horizon).then_some(end);
+            // Spans that begin later are not known, and may go on from there.
+            let known = jiff::SignedDuration::from_hours(24 * i64::from(days) - 24);
+            return (end < now.wall.saturating_add(known).unwrap_or(Timestamp::MAX)).then_some(end);
         }
         spans.iter().map(|span| span.0).filter(|start| *start > now.wall).min()
     }
@@ -66,10 +74,6 @@ impl ShareWindows {
     #[expect(clippy::unused_self, reason = "reads as a question to the windows")]
     fn open_until(&self, at: Timestamp, spans: &[(Timestamp, Timestamp)]) -> Option<Timestamp> {
         spans.iter().filter(|(start, end)| *start <= at && at < *end).map(|(_, end)| *end).max()
-    }
-
-    fn around(&self, now: &Now) -> Vec<(Timestamp, Timestamp)> {
-        self.spans(now.wall, &now.zone, HORIZON_DAYS)
     }
 
     /// Every span that begins from the day before `at` until so many `days` after it: its first moment, and the first

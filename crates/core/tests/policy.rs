@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use idlewatt_core::Now;
+use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{Decision, HostPause, Inputs, Policy, Settings, State};
 use idlewatt_core::presence::PresenceReading;
 use idlewatt_core::sentence::{self, Scene};
@@ -24,21 +25,21 @@ fn start() -> Now {
 fn ready() -> Inputs {
     Inputs {
         presence: PresenceReading::Headless,
-        pause: None,
         hottest_c: Some(50),
-        power: None,
-        own_use: false,
         shared: 1,
         ready: 1,
         joined: 1,
         connected: 1,
-        cannot_keep: false,
-        stopping: false,
+        ..Inputs::default()
     }
 }
 
 fn minutes(count: u64) -> Duration {
     Duration::from_secs(count * 60)
+}
+
+fn pause_for(length: Duration, now: &Now) -> HostPause {
+    HostPause { until: Some(Deadline::at(now.later(length).wall, now)) }
 }
 
 fn codes(decision: &Decision) -> Vec<PauseCode> {
@@ -163,7 +164,7 @@ fn what_the_host_commands_takes_effect_at_once_both_ways() {
     assert_eq!(codes(&node.decide()), [PauseCode::PausedByHost]);
     node.inputs.pause = None;
     assert_eq!(node.after(Duration::from_secs(1)).state, State::Sharing);
-    node.inputs.pause = Some(HostPause { until: Some(node.now.later(minutes(60)).wall) });
+    node.inputs.pause = Some(pause_for(minutes(60), &node.now));
     assert_eq!(node.wait_for(State::Sharing), minutes(60));
 }
 
@@ -188,7 +189,7 @@ fn a_clock_that_jumps_while_a_window_is_awaited_is_seen_within_a_minute() {
 fn the_reason_that_ends_first_comes_first_and_sharing_resumes_when_the_last_has() {
     let mut node = Node::new();
     node.settings.windows = "22:00-07:00".parse().unwrap();
-    node.inputs.pause = Some(HostPause { until: Some(node.now.later(minutes(60)).wall) });
+    node.inputs.pause = Some(pause_for(minutes(60), &node.now));
     node.inputs.joined = 0;
     let decision = node.decide();
     assert_eq!(codes(&decision), [PauseCode::PausedByHost, PauseCode::OutsideWindow, PauseCode::NoNetwork]);
@@ -218,7 +219,6 @@ fn without_a_connection_it_is_offline_and_not_paused() {
 
 #[test]
 fn every_state_and_reason_reads_as_a_person_would_say_it() {
-    let at = |node: &Node, by| node.now.later(by).wall;
     let mut said = Vec::new();
     let mut say = |change: &dyn Fn(&mut Node)| {
         let mut node = Node::new();
@@ -257,8 +257,8 @@ fn every_state_and_reason_reads_as_a_person_would_say_it() {
     say(&|node| node.inputs.presence = PresenceReading::Idle { last_input: node.now.monotonic - minutes(3) });
     say(&|node| node.inputs.presence = PresenceReading::Blind);
     say(&|node| node.inputs.pause = Some(HostPause { until: None }));
-    say(&|node| node.inputs.pause = Some(HostPause { until: Some(at(node, minutes(60))) }));
-    say(&|node| node.inputs.pause = Some(HostPause { until: Some("2026-11-22T05:00:00Z".parse().unwrap()) }));
+    say(&|node| node.inputs.pause = Some(pause_for(minutes(60), &node.now)));
+    say(&|node| node.inputs.pause = Some(pause_for(minutes(15 * 60 + 40), &node.now)));
     say(&|node| node.settings.windows = "22:00-07:00".parse().unwrap());
     say(&|node| node.settings.windows = "Tue 08:00-09:00".parse().unwrap());
     say(&|node| node.inputs.hottest_c = Some(81));
@@ -326,6 +326,7 @@ fn tightened() -> impl Strategy<Value = (Settings, Settings)> {
                 windows: WINDOWS[windows].parse().unwrap(),
                 while_active,
                 thermal_limit_c,
+                ..Settings::default()
             };
             let loose = settings(idle.0, hysteresis.0, windows.0, active.0 || active.1, limit);
             let tight = settings(idle.1, hysteresis.1, windows.1, active.0 && active.1, limit - stricter);
@@ -349,9 +350,7 @@ proptest! {
                 2 => PresenceReading::Idle { last_input: now.monotonic - Duration::from_secs(step.idle) },
                 _ => PresenceReading::Blind,
             };
-            let pause = step.pause.map(|seconds| HostPause {
-                until: Some(now.later(Duration::from_secs(seconds)).wall),
-            });
+            let pause = step.pause.map(|seconds| pause_for(Duration::from_secs(seconds), &now));
             let inputs =
                 Inputs { presence, pause, hottest_c: step.hottest_c, own_use: step.own_use, ..ready() };
             let (wide, narrow) = (by_loose.decide(&loose, &inputs, &now), by_tight.decide(&tight, &inputs, &now));

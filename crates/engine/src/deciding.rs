@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use idlewatt_control::{LastYield, Reason};
+use idlewatt_control::Reason;
+use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{Decision, HostPause, Inputs, State};
 use idlewatt_core::{Now, sentence};
 use idlewatt_protocol::{Milliwatts, PauseCode, UnixMillis};
@@ -22,6 +23,13 @@ pub(crate) const PAUSE: &str = "host.pause";
 pub(crate) struct KeptPause {
     /// `None` until told.
     pub(crate) until: Option<Timestamp>,
+}
+
+impl KeptPause {
+    /// As the policy hears of it, from now on.
+    pub(crate) fn in_force(self, now: &Now) -> HostPause {
+        HostPause { until: self.until.map(|wall| Deadline::at(wall, now)) }
+    }
 }
 
 impl Node {
@@ -109,6 +117,7 @@ impl Node {
             hottest_c: self.cards.hottest_c(),
             power: self.governing.stops_sharing(),
             own_use: self.own_use_lasts(),
+            ..Inputs::default()
             shared,
             ready,
             joined,

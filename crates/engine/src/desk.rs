@@ -137,7 +137,8 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
 
 async fn set_pause(node: &Arc<Node>, pause: Option<KeptPause>) -> Result<(), ControlError> {
     // The GPU is given back first; the note for the next start may take its time.
-    node.pause.send_replace(pause);
+    node.pause.send_replace(pause.map(|it| it.in_force(&clock::now())));
+    node.share_now_until.send_replace(None);
     node.decide();
     let text = serde_json::to_string(&pause).unwrap_or_default();
     kept(node.store.set_setting(PAUSE, &text).await).map_err(|error| ControlError {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use idlewatt_control::{Code, ControlError, Event, Request, Response};
 use idlewatt_core::policy::{Inputs, Policy};
-use idlewatt_core::presence::PresenceReading;
 use idlewatt_networks::hub::proxy_for;
 use idlewatt_servers::Servers;
 use idlewatt_store::Store;
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 use crate::cards::Cards;
 use crate::circle::Circle;
 use crate::config::{self, Config};
-use crate::deciding::PAUSE;
+use crate::deciding::{KeptPause, PAUSE};
 use crate::desk::Desk;
 use crate::door::{self, Door, Resident};
 use crate::home::{Claim, Home};
@@ -180,7 +179,9 @@ async fn assemble(
         }),
         circle: Circle::default(),
         own_server,
-        pause: pause.and_then(|text| serde_json::from_str(&text).ok()),
+        pause: pause
+            .and_then(|text| serde_json::from_str::<Option<KeptPause>>(&text).ok()?)
+            .map(|it| it.in_force(&clock::now())),
         home,
         store,
         config,

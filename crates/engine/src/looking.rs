@@ -157,7 +157,7 @@ impl Node {
         self.only_held_by(|it| matches!(it, Cause::NothingToShare { .. } | Cause::NoNetwork))
     }
 
-    fn only_held_by(&self, harmless: impl Fn(Cause) -> bool) -> bool {
-        self.standing.borrow().decision.reasons.iter().all(|it| harmless(it.cause))
+    fn only_held_by(&self, harmless: impl Fn(&Cause) -> bool) -> bool {
+        self.standing.borrow().decision.reasons.iter().all(|it| harmless(&it.cause))
     }
 }

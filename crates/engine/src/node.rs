@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use idlewatt_control::{ControlError, Event, LastYield, Notice, State};
-use idlewatt_core::policy::{Decision, Policy};
+use idlewatt_core::now::Deadline;
+use idlewatt_core::policy::{Decision, HostPause, Policy};
 use idlewatt_protocol::UnixMillis;
 use idlewatt_servers::Servers;
 use idlewatt_store::{Reply, SessionId, Store, StoreError};
@@ -19,7 +20,6 @@ use crate::cards::Cards;
 use crate::circle::Circle;
 use crate::clock;
 use crate::config::Config;
-use crate::deciding::KeptPause;
 use crate::door::LoginCodes;
 use crate::governing::Governing;
 use crate::home::Home;
@@ -67,7 +67,9 @@ pub(crate) struct Node {
     /// Who this node is, once the keyring has said so.
     pub(crate) identity: watch::Sender<Option<Known>>,
     /// The pause that the host asked for.
-    pub(crate) pause: watch::Sender<Option<KeptPause>>,
+    pub(crate) pause: watch::Sender<Option<HostPause>>,
+    /// Until when the host wants to share now.
+    pub(crate) share_now_until: watch::Sender<Option<Deadline>>,
     pub(crate) policy: Mutex<Policy>,
     pub(crate) standing: watch::Sender<Standing>,
     /// Rises with every change of what networks are told.
@@ -141,7 +143,7 @@ pub(crate) struct Parts {
     pub(crate) own_server: OwnServer,
     pub(crate) address: std::net::SocketAddr,
     pub(crate) own_key: String,
-    pub(crate) pause: Option<KeptPause>,
+    pub(crate) pause: Option<HostPause>,
     pub(crate) first: Decision,
 }
 
@@ -172,6 +174,7 @@ impl Node {
             policy: Mutex::default(),
             standing: watch::Sender::new(standing),
             changes: watch::Sender::new(0),
+            share_now_until: watch::Sender::new(None),
             redecide: Notify::new(),
             look: Notify::new(),
             reread: Notify::new(),

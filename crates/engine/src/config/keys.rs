@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use idlewatt_core::tariff::{CreditValue, Prices, Tariff};
+use idlewatt_core::policy::Battery;
+use idlewatt_core::tariff::{CreditValue, Money, Prices};
 use idlewatt_core::windows::ShareWindows;
 use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
@@ -18,8 +20,24 @@ use url::Url;
 /// The settings as values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// When to share: `share.*` and `thermal.limit`.
+    /// When to share: `share.*`, `thermal.limit`, `energy.price` and `energy.max_price`.
     pub policy: policy::Settings,
+    /// `share.active_cap`: what is left of each cap while a person is here, or a program runs for which the host says so, %.
+    pub active_cap: u32,
+    /// `share.keep_awake`: keep the machine from sleeping while it shares.
+    pub keep_awake: bool,
+    /// `yield.free_after`: how long a person must be active before a model that sharing loaded is unloaded.
+    pub free_after: FreeAfter,
+    /// `yield.drain`: how long running requests may take to finish when a rule ends sharing, and nobody waits.
+    pub drain: Duration,
+    /// `standby.after`: without demand for this long, what sharing loaded is unloaded; `None` never.
+    pub standby_after: Option<Duration>,
+    /// `own.networks`: whether the host's own endpoint asks joined networks for what this machine cannot answer.
+    pub own_networks: bool,
+    /// `gpus.off`: beginnings of the ids of cards that do not share.
+    pub gpus_off: Vec<String>,
+    /// `gpus.reserve`
+    pub reserve: Reserve,
     /// `power.cap`
     pub cap: Caps,
     /// `power.machine_cap`
@@ -36,8 +54,6 @@ pub struct Settings {
     pub fan_limit: Option<u32>,
     /// `thermal.quiet_hours`
     pub quiet_hours: ShareWindows,
-    /// `energy.price`
-    pub tariff: Option<Tariff>,
     /// `signals.plugs`
     pub plugs: Vec<PlugAddress>,
     /// `earnings.credit_value`
@@ -105,6 +121,49 @@ pub enum KeyStore {
     File,
 }
 
+/// When a person's activity gives the memory of the cards back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreeAfter {
+    /// With the first input.
+    Now,
+    /// After this much of activity.
+    Active(Duration),
+    /// It does not.
+    Never,
+}
+
+/// Memory of each card that is left to the host's own programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// The same of every card, bytes.
+    Every(u64),
+    /// Card by card, by the beginning of its id; nothing of others.
+    Each(BTreeMap<String, u64>),
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self::Every(1_000_000_000)
+    }
+}
+
+impl Reserve {
+    /// What of a card is not to be planned with, bytes.
+    #[must_use]
+    pub fn of(&self, card: &str) -> u64 {
+        match self {
+            Self::Every(bytes) => *bytes,
+            Self::Each(cards) => named(cards, card).copied().unwrap_or(0),
+        }
+    }
+}
+
+/// What is said of a card: of several beginnings of its id the longest counts, since `GPU-1` must not speak for `GPU-10`.
+fn named<'a, T>(cards: &'a BTreeMap<String, T>, card: &str) -> Option<&'a T> {
+    let named = cards.iter().filter(|(id, _)| card.starts_with(id.as_str()));
+    named.max_by_key(|(id, _)| id.len()).map(|(_, it)| it)
+}
+
 impl Caps {
     /// The cap of one card: what the host chose, or 80 % of what it was made for.
     #[must_use]
@@ -112,20 +171,22 @@ impl Caps {
         let chosen = match self {
             Self::Default => None,
             Self::Every(cap) => Some(*cap),
-            Self::Each(caps) => {
-                // Of several beginnings the longest: `GPU-1` must not speak for `GPU-10`.
-                let named = caps.iter().filter(|(id, _)| card.starts_with(id.as_str()));
-                named.max_by_key(|(id, _)| id.len()).map(|(_, cap)| *cap)
-            }
+            Self::Each(caps) => named(caps, card).copied(),
         };
         chosen.or_else(|| default_limit.map(|limit| Milliwatts(limit.0 / 5 * 4)))
     }
 }
 
 impl Settings {
+    /// Whether this card shares.
+    #[must_use]
+    pub fn is_on(&self, card: &str) -> bool {
+        !self.gpus_off.iter().any(|id| card.starts_with(id.as_str()))
+    }
+
     /// What energy costs when; `None` where the host said nothing about it.
     pub(crate) fn prices(&self) -> Option<&dyn Prices> {
-        self.tariff.as_ref().map(|it| it as &dyn Prices)
+        self.policy.tariff.as_ref().map(|it| it as &dyn Prices)
     }
 
     /// Where to look for cards.
@@ -146,6 +207,14 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             policy: policy::Settings::default(),
+            active_cap: 50,
+            keep_awake: false,
+            free_after: FreeAfter::Active(Duration::from_secs(30)),
+            drain: Duration::from_secs(30),
+            standby_after: Some(Duration::from_secs(10 * 60)),
+            own_networks: false,
+            gpus_off: Vec::new(),
+            reserve: Reserve::default(),
             cap: Caps::Default,
             machine_cap: None,
             daily_energy: None,
@@ -154,7 +223,6 @@ impl Default for Settings {
             hot_spot_c: 95,
             fan_limit: None,
             quiet_hours: ShareWindows::ALWAYS,
-            tariff: None,
             plugs: Vec::new(),
             credit_value: None,
             server_urls: Vec::new(),
@@ -187,7 +255,37 @@ pub(super) const KEYS: &[Rule] = &[
         put(&mut it.policy.resume_hysteresis, duration::parse(text))
     }),
     rule("share.windows", OPEN, |it, text| put(&mut it.policy.windows, text.parse())),
+    rule("share.exceptions", OPEN, |it, text| put(&mut it.policy.exceptions, text.parse())),
     rule("share.while_active", OPEN, |it, text| put(&mut it.policy.while_active, flag(text))),
+    rule("share.active_cap", OPEN, |it, text| put(&mut it.active_cap, percent(text, 10))),
+    rule("share.own_devices", OPEN, |it, text| put(&mut it.policy.own_devices, flag(text))),
+    rule("share.locked_is_away", OPEN, |it, text| put(&mut it.policy.locked_is_away, flag(text))),
+    rule("share.remote_logins", OPEN, |it, text| put(&mut it.policy.remote_logins, flag(text))),
+    rule("share.games", OPEN, |it, text| put(&mut it.policy.games, flag(text))),
+    rule("share.full_screen", OPEN, |it, text| put(&mut it.policy.full_screen, flag(text))),
+    rule("share.calls", OPEN, |it, text| put(&mut it.policy.calls, flag(text))),
+    rule("share.apps", OPEN, |it, text| put(&mut it.policy.apps, text.parse())),
+    rule("share.gpu_load", OPEN, |it, text| {
+        put(&mut it.policy.gpu_load, optional(text, |text| percent(text, 1)))
+    }),
+    rule("share.gpu_memory", OPEN, |it, text| put(&mut it.policy.gpu_memory, optional(text, bytes))),
+    rule("share.battery", OPEN, |it, text| put(&mut it.policy.battery, battery(text))),
+    rule("share.lid_closed", OPEN, |it, text| put(&mut it.policy.lid_closed, flag(text))),
+    rule("share.metered", OPEN, |it, text| put(&mut it.policy.metered, flag(text))),
+    rule("share.keep_awake", OPEN, |it, text| put(&mut it.keep_awake, flag(text))),
+    rule("gpus.off", OPEN, |it, text| {
+        put(&mut it.gpus_off, Ok::<_, String>(list(text).map(str::to_owned).collect()))
+    }),
+    rule("gpus.reserve", OPEN, |it, text| put(&mut it.reserve, reserve(text))),
+    rule("yield.free_after", OPEN, |it, text| put(&mut it.free_after, free_after(text))),
+    rule("yield.drain", OPEN, |it, text| put(&mut it.drain, duration::parse(text))),
+    rule("standby.after", OPEN, |it, text| {
+        put(
+            &mut it.standby_after,
+            unless_never(text, |text| duration::parse(text).map_err(|it| it.to_string())),
+        )
+    }),
+    rule("own.networks", OPEN, |it, text| put(&mut it.own_networks, flag(text))),
     rule("power.cap", OPEN, |it, text| put(&mut it.cap, caps(text))),
     rule("power.machine_cap", OPEN, |it, text| put(&mut it.machine_cap, optional(text, watts))),
     rule("power.daily_energy", OPEN, |it, text| put(&mut it.daily_energy, optional(text, kilowatt_hours))),
@@ -195,9 +293,19 @@ pub(super) const KEYS: &[Rule] = &[
     rule("power.helper_socket", LOCAL, |it, text| put(&mut it.helper_socket, path(text))),
     rule("thermal.limit", OPEN, |it, text| put(&mut it.policy.thermal_limit_c, degrees(text))),
     rule("thermal.hot_spot", OPEN, |it, text| put(&mut it.hot_spot_c, degrees(text))),
-    rule("thermal.fan_limit", OPEN, |it, text| put(&mut it.fan_limit, optional(text, fan))),
+    rule("thermal.fan_limit", OPEN, |it, text| {
+        put(&mut it.fan_limit, optional(text, |text| percent(text, 20)))
+    }),
     rule("thermal.quiet_hours", OPEN, |it, text| put(&mut it.quiet_hours, text.parse())),
-    rule("energy.price", OPEN, |it, text| put(&mut it.tariff, optional(text, parsed))),
+    rule("energy.price", OPEN, |it, text| put(&mut it.policy.tariff, optional(text, parsed))),
+    rule("energy.max_price", OPEN, |it, text| {
+        put(
+            &mut it.policy.max_price,
+            optional(text, |text| {
+                Money::of_kilowatt_hour(text).ok_or_else(|| "it is no price such as 0.25 EUR/kWh".to_owned())
+            }),
+        )
+    }),
     rule("signals.plugs", LOCAL, |it, text| put(&mut it.plugs, plugs(text))),
     rule("earnings.credit_value", OPEN, |it, text| put(&mut it.credit_value, optional(text, parsed))),
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
@@ -273,10 +381,56 @@ fn degrees(text: &str) -> Result<i32, String> {
     text.parse().ok().filter(|degrees| (40..=110).contains(degrees)).ok_or_else(wrong)
 }
 
-fn fan(text: &str) -> Result<u32, String> {
+/// `45`, `45 %`.
+fn percent<T: FromStr + PartialOrd + Display + From<u8>>(text: &str, least: u8) -> Result<T, String> {
     let number = text.trim_end_matches('%').trim();
-    let wrong = || format!("{text:?} is no fan speed from 20 to 100 %");
-    number.parse().ok().filter(|percent| (20..=100).contains(percent)).ok_or_else(wrong)
+    let wrong = || format!("it is no whole percentage from {least} to 100");
+    number.parse().ok().filter(|it| (&T::from(least)..=&T::from(100)).contains(&it)).ok_or_else(wrong)
+}
+
+fn battery(text: &str) -> Result<Battery, String> {
+    let read = unless_never(text, |text| percent(text, 0));
+    read.map(|from| from.map_or(Battery::Never, Battery::From))
+        .map_err(|_| "it is neither `never` nor a whole percentage from 0 to 100".to_owned())
+}
+
+fn free_after(text: &str) -> Result<FreeAfter, String> {
+    match text {
+        "now" => Ok(FreeAfter::Now),
+        "never" => Ok(FreeAfter::Never),
+        _ => duration::parse(text)
+            .map(FreeAfter::Active)
+            .map_err(|_| "it is none of `now`, `never` and a duration such as 30s".to_owned()),
+    }
+}
+
+fn unless_never<T>(text: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text == "never" { Ok(None) } else { read(text).map(Some) }
+}
+
+/// `2GB`, `1.5 GB`; a gigabyte is 10⁹ bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix("GB").unwrap_or(text).trim();
+    micros(number)
+        .and_then(|micros| u64::try_from(micros).ok()?.checked_mul(1_000))
+        .filter(|bytes| *bytes <= 1_000_000_000_000)
+        .ok_or_else(|| format!("{text:?} is no amount of memory from 0 to 1000 GB, such as 2GB"))
+}
+
+fn reserve(text: &str) -> Result<Reserve, String> {
+    if text.contains('=') { by_card(text, bytes).map(Reserve::Each) } else { bytes(text).map(Reserve::Every) }
+}
+
+/// `GPU-5d2c=280, GPU-91aa=200`.
+fn by_card<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<BTreeMap<String, T>, String> {
+    let part = |part: &str| {
+        let (card, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not CARD=VALUE"))?;
+        match card.trim() {
+            "" => Err("a card has no name".to_owned()),
+            card => Ok((card.to_owned(), read(value.trim())?)),
+        }
+    };
+    text.split(',').map(part).collect()
 }
 
 /// `2.5`, `2.5 kWh`.
@@ -306,17 +460,7 @@ fn caps(text: &str) -> Result<Caps, String> {
     if !text.contains('=') {
         return watts(text).map(Caps::Every);
     }
-    text.split(',')
-        .map(|part| {
-            let (card, cap) = part.split_once('=').ok_or_else(|| format!("{part:?} is not CARD=WATTS"))?;
-            let card = card.trim();
-            if card.is_empty() {
-                return Err("a card has no name".to_owned());
-            }
-            Ok((card.to_owned(), watts(cap.trim())?))
-        })
-        .collect::<Result<_, String>>()
-        .map(Caps::Each)
+    by_card(text, watts).map(Caps::Each)
 }
 
 fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
@@ -390,11 +534,13 @@ mod tests {
     fn limits_are_read_with_and_without_their_unit() {
         assert_eq!(kilowatt_hours("2.5 kWh").unwrap(), Millijoules(9_000_000_000));
         assert_eq!(kilowatt_hours("0.01").unwrap(), Millijoules(36_000_000));
-        assert_eq!((fan("45 %"), fan("100")), (Ok(45), Ok(100)));
+        assert_eq!((percent("45 %", 20), percent("100", 20)), (Ok(45_u32), Ok(100)));
         for wrong in ["", "0", "-1", "0.001", "1001", "2 Wh", "9999999999999999999"] {
             assert!(kilowatt_hours(wrong).is_err(), "{wrong}");
         }
-        assert!(fan("10").is_err() && fan("101").is_err() && fan("loud").is_err());
+        for wrong in ["10", "101", "loud"] {
+            assert!(percent::<u8>(wrong, 20).is_err(), "{wrong}");
+        }
     }
 
     #[test]
