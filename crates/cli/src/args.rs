@@ -68,13 +68,25 @@ pub(crate) enum Command {
     /// Share a model or stop sharing it; without one, list all.
     Share {
         /// The model's name, or an unambiguous part of it.
-        #[arg(requires = "switch")]
         service: Option<String>,
         /// `on` tries the model live before it is offered.
         switch: Option<Switch>,
         /// Credits a million tokens, such as 1.5.
         #[arg(long, value_name = "CREDITS", value_parser = price)]
         price: Option<Price>,
+        /// Whether the model may be unloaded to free memory although sharing did not load it.
+        #[arg(long, value_name = "on|off", requires = "service", conflicts_with = "switch")]
+        may_unload: Option<Switch>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Give everything back now, memory too, and share nothing until you resume.
+    Back(Json),
+    /// How the GPU was given back, newest first.
+    Yields {
+        /// How many, 1 to 1000.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
         #[command(flatten)]
         json: Json,
     },

@@ -34,11 +34,17 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
             show(ask(home, &Request::Pause(pause.unwrap_or(PauseFor::Resumed)))?, json)
         }
         Command::Resume(json) => show(ask(home, &Request::Resume)?, json),
-        Command::Share { service: Some(service), switch, price, json } => {
-            let on = switch == Some(Switch::On);
+        Command::Share { service: Some(service), may_unload: Some(switch), json, .. } => {
+            let on = switch == Switch::On;
+            show(ask(home, &Request::MayUnload { service, on })?, json)
+        }
+        Command::Share { service: Some(service), switch: Some(switch), price, json, .. } => {
+            let on = switch == Switch::On;
             show(ask(home, &Request::Share { service, on, price })?, json)
         }
         Command::Share { json, .. } => show(ask(home, &Request::Rescan)?, json),
+        Command::Back(json) => show(ask(home, &Request::GiveBack)?, json),
+        Command::Yields { limit, json } => show(ask(home, &Request::Yields { limit })?, json),
         Command::Requests { limit, json } => {
             let served = ask(home, &Request::Requests { limit, before: None })?;
             show(if json.json { served } else { with_names(home, served)? }, json)
@@ -122,6 +128,7 @@ pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
         Response::Doctor(it) => print_json(&it),
         Response::Services(it) => print_json(&it),
         Response::Networks(it) => print_json(&it),
+        Response::Yields(it) => print_json(&it),
         Response::Requests(it) => print_json(&it),
         Response::Power(it) => print_json(&it),
         Response::Published(it) => print_json(&it),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::power::Power;
+use crate::schedule::Yield;
 use crate::view::{
     ConfigEntry, Doctor, Network, RequestDetail, RequestRow, Sample, Service, Session, Status, Today,
 };
@@ -53,6 +54,21 @@ pub enum Request {
     Pause(PauseFor),
     /// Share again, as far as the rules allow. → [`Response::Status`]
     Resume,
+    /// Give everything back now: shared requests are ended, what sharing loaded is freed, and nothing is shared until
+    /// [`Request::Resume`]. → [`Response::Status`]
+    GiveBack,
+    /// The last times the GPU was given back, newest first. → [`Response::Yields`]
+    Yields {
+        /// At most this many, 1 to 1,000.
+        limit: u32,
+    },
+    /// Whether a service may be unloaded although sharing did not load it. → [`Response::Services`]
+    MayUnload {
+        /// The service's id, model name, or an unambiguous part of it.
+        service: String,
+        /// Whether it may.
+        on: bool,
+    },
     /// Requests served, newest first. → [`Response::Requests`]
     Requests {
         /// At most this many, 1 to 1,000.
@@ -163,6 +179,8 @@ pub enum Response {
     Services(Vec<Service>),
     /// All networks.
     Networks(Vec<Network>),
+    /// Times the GPU was given back, newest first.
+    Yields(Vec<Yield>),
     /// Requests, newest first.
     Requests(Vec<RequestRow>),
     /// One request.

@@ -153,6 +153,9 @@ pub struct Service {
     pub ready: bool,
     /// Whether the model is loaded.
     pub warm: bool,
+    /// Whether it may be unloaded to give memory back although sharing did not load it: the host said so.
+    #[serde(default)]
+    pub may_unload: bool,
     /// What it serves.
     pub artefact: Artefact,
     /// Requests at once.

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod device;
 pub mod duration;
 pub mod governor;
+pub mod hours;
 pub mod machine;
 pub mod meter;
 pub mod now;

@@ -8,7 +8,7 @@ use idlewatt_control::Reason;
 use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{Decision, HostPause, Inputs, State};
 use idlewatt_core::{Now, sentence};
-use idlewatt_protocol::{Milliwatts, PauseCode, UnixMillis};
+use idlewatt_protocol::{PauseCode, UnixMillis};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -79,19 +79,13 @@ impl Node {
         let decision = policy.decide(&self.config().settings().policy, &inputs, &now);
         let before = self.standing.borrow().clone();
         let changed = !says_the_same(&before.decision, &decision);
-        let stops = before.accepts() && !decision.reasons.is_empty();
-        let starts = before.decision.state != State::Sharing
-            && decision.state == State::Sharing
-            && before.session.is_none();
         self.standing.send_if_modified(|it| {
-            it.decision = decision;
+            it.decision = decision.clone();
             changed
         });
         // Still under the lock: one decision is carried out before the next is made.
-        if stops {
-            self.give_back(seen, &now);
-        }
-        if starts {
+        self.give_back(&decision, seen, &now);
+        if decision.state == State::Sharing && self.standing.borrow().session.is_none() {
             self.start_session(&now);
         }
         if changed {
@@ -117,56 +111,14 @@ impl Node {
             hottest_c: self.cards.hottest_c(),
             power: self.governing.stops_sharing(),
             own_use: self.own_use_lasts(),
-            ..Inputs::default()
             shared,
             ready,
             joined,
             connected,
             cannot_keep: self.store.refusal().borrow().is_some(),
             stopping: self.stopping.is_cancelled(),
+            ..Inputs::default()
         }
-    }
-
-    /// Takes the GPU back: shared requests end now; when the last connection to a model server is closed is noted.
-    fn give_back(self: &Arc<Self>, seen: Instant, now: &Now) {
-        let taken = self.slots.take_back();
-        let Some(reason) = self.standing.borrow().decision.leading().map(|it| reason(it, now)) else {
-            return;
-        };
-        tracing::info!(cause = ?reason.code, requests = taken, "giving the GPU back");
-        let (node, mut running) = (Arc::clone(self), self.slots.shared());
-        let seen_at = now.unix();
-        let mut session = None;
-        self.standing.send_modify(|it| {
-            it.yielding = Some(seen_at);
-            session = it.session.take();
-        });
-        let peak = self.cards.end_session();
-        let caps: Option<Vec<Milliwatts>> = self.gpu_views().iter().map(|it| it.cap_mw).collect();
-        let cap = caps.filter(|caps| !caps.is_empty()).map(|caps| caps.into_iter().sum());
-        self.tasks.spawn(async move {
-            // The sender lives as long as the node.
-            drop(running.wait_for(|running| *running == 0).await);
-            let closed_ms = u32::try_from(seen.elapsed().as_millis()).unwrap_or(u32::MAX);
-            let last =
-                LastYield { cause: reason.code, seen: seen_at, closed_ms, freed_ms: None, verified: false };
-            tracing::info!(closed_ms, "every shared connection is closed");
-            node.standing.send_modify(|it| {
-                if it.yielding == Some(seen_at) {
-                    it.yielding = None;
-                }
-                it.last_yield = Some(last);
-            });
-            if let Some(session) = session {
-                node.cards.read_for_meter().await;
-                let now = clock::now();
-                node.keep_energy(Some(session), now.day());
-                if let Err(error) = node.store.end_session(session, now.unix(), reason, peak, cap).await {
-                    node.not_kept(&error);
-                }
-            }
-            node.offer_changed();
-        });
     }
 
     fn start_session(self: &Arc<Self>, now: &Now) {

@@ -64,6 +64,17 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             node.look.notify_one();
             Response::Status(Box::new(node.status().await))
         }
+        Request::GiveBack => {
+            node.give_everything_back().await?;
+            Response::Status(Box::new(node.status().await))
+        }
+        Request::Yields { limit } => {
+            Response::Yields(kept(node.store.yields(between(limit, 1, 1000)?).await)?)
+        }
+        Request::MayUnload { service, on } => {
+            node.may_unload(&service, on).await?;
+            services()
+        }
         Request::Requests { limit, before } => {
             let limit = between(limit, 1, 1000)?;
             let rows = kept(node.store.requests(limit, before, now.unix()).await)?;
@@ -135,7 +146,7 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
     })
 }
 
-async fn set_pause(node: &Arc<Node>, pause: Option<KeptPause>) -> Result<(), ControlError> {
+pub(crate) async fn set_pause(node: &Arc<Node>, pause: Option<KeptPause>) -> Result<(), ControlError> {
     // The GPU is given back first; the note for the next start may take its time.
     node.pause.send_replace(pause.map(|it| it.in_force(&clock::now())));
     node.share_now_until.send_replace(None);

@@ -83,6 +83,7 @@ impl Engine {
             }
         });
         tasks.spawn(Arc::clone(&node).keep_deciding());
+        tasks.spawn(Arc::clone(&node).keep_giving_back());
         tasks.spawn(Arc::clone(&node).keep_writing());
         tasks.spawn(Arc::clone(&node).keep_looking());
         tasks.spawn(Arc::clone(&node).keep_reading());

@@ -35,5 +35,6 @@ mod serving;
 mod signing;
 mod slots;
 mod status;
+mod yielding;
 
 pub use engine::{Engine, ask};

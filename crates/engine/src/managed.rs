@@ -1,5 +1,5 @@
-//! A llama-server of the node's own, for hosts who have no model server: it runs only while sharing may go on, and ends
-//! to give the GPU back. A process that ends frees its VRAM in milliseconds.
+//! A llama-server of the node's own, for hosts who have no model server: it runs only while a model may be loaded for
+//! sharing, and ends to give the GPU back. A process that ends frees its VRAM in milliseconds.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use idlewatt_control::{Code, ControlError};
-use idlewatt_core::policy::{Cause, PowerStop};
+use idlewatt_core::yielding::Memory;
 use idlewatt_servers::{Launch, Managed, ServerKeys, StartError};
 use url::Url;
 
@@ -15,8 +15,6 @@ use crate::node::{Node, lock};
 
 /// A model is loaded within this time.
 const LOADED: Duration = Duration::from_secs(300);
-/// A person who only moves the mouse does not lose the loaded model: it goes after this long.
-const LINGERS: Duration = Duration::from_secs(30);
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_LAST: Duration = Duration::from_secs(300);
 
@@ -84,13 +82,14 @@ impl OwnServer {
 impl Node {
     /// Runs the server while it may run, and again when it ends by itself. Ends when the node stops.
     pub(crate) async fn keep_own_server(self: Arc<Self>) {
-        let mut standing = self.standing.subscribe();
+        let mut memory = self.giving_back.memory();
         let mut config = self.config.subscribe();
         let mut again = AGAIN_FIRST;
         let mut wanted_before = None;
         let mut begun = Instant::now();
         loop {
-            let wanted = self.launch().filter(|_| self.own_server_may_run());
+            let now = *memory.borrow_and_update();
+            let wanted = self.launch().filter(|_| now == Memory::MayLoad);
             let changed = wanted_before != self.launch();
             wanted_before = self.launch();
             if changed {
@@ -124,12 +123,10 @@ impl Node {
                     }
                     continue;
                 }
-                None if runs => {
-                    if self.launch().is_none() || !self.own_server_lingers().await {
-                        self.end_own_server().await;
-                        tracing::info!("the node's own model server has ended");
-                        self.look.notify_one();
-                    }
+                None if runs && (now == Memory::Free || self.launch().is_none()) => {
+                    self.end_own_server().await;
+                    tracing::info!("the node's own model server has ended");
+                    self.look.notify_one();
                     continue;
                 }
                 Some(_) if changed && runs => {
@@ -140,7 +137,7 @@ impl Node {
             }
             tokio::select! {
                 () = self.stopping.cancelled() => break,
-                _ = standing.changed() => {}
+                _ = memory.changed() => {}
                 _ = config.changed() => {}
                 () = self.own_server_ended() => {
                     if begun.elapsed() > AGAIN_LAST {
@@ -184,49 +181,9 @@ impl Node {
         })
     }
 
-    /// It runs while nothing but itself is missing, and through the host's own use of it.
-    fn own_server_may_run(&self) -> bool {
-        !self.stopping.is_cancelled()
-            && self.standing.borrow().decision.reasons.iter().all(|it| {
-                matches!(
-                    it.cause,
-                    Cause::NothingToShare { .. } | Cause::OwnUse | Cause::Settling | Cause::NoNetwork
-                )
-            })
-    }
-
-    /// Keeps it loaded for a moment for a person, or a load of the host's, that may go again. Gives whether it may run again by then.
-    async fn own_server_lingers(&self) -> bool {
-        let until = tokio::time::Instant::now() + LINGERS;
-        let mut standing = self.standing.subscribe();
-        while !self.own_server_may_run() {
-            let may_pass = standing.borrow_and_update().decision.reasons.iter().all(|it| {
-                matches!(
-                    it.cause,
-                    Cause::PersonHere { .. }
-                        | Cause::Power(PowerStop::HostLoad { .. })
-                        | Cause::NothingToShare { .. }
-                        | Cause::NoNetwork
-                )
-            });
-            if !may_pass || self.stopping.is_cancelled() {
-                return false;
-            }
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return false,
-                changed = standing.changed() => if changed.is_err() { return false },
-            }
-        }
-        true
-    }
-
     async fn own_server_forbidden(&self) {
-        let mut standing = self.standing.subscribe();
-        while self.own_server_may_run() {
-            if standing.changed().await.is_err() {
-                return;
-            }
-        }
+        // The sender lives as long as the node.
+        drop(self.giving_back.memory().wait_for(|it| *it != Memory::MayLoad).await);
     }
 
     async fn own_server_ended(&self) {

@@ -31,6 +31,7 @@ use crate::problem;
 use crate::services::Services;
 use crate::signing::Signer;
 use crate::slots::Slots;
+use crate::yielding::GivingBack;
 
 /// Events that a slow screen may be behind before it is told to ask anew.
 const EVENTS: usize = 256;
@@ -71,6 +72,8 @@ pub(crate) struct Node {
     /// Until when the host wants to share now.
     pub(crate) share_now_until: watch::Sender<Option<Deadline>>,
     pub(crate) policy: Mutex<Policy>,
+    /// How the GPU is given back.
+    pub(crate) giving_back: GivingBack,
     pub(crate) standing: watch::Sender<Standing>,
     /// Rises with every change of what networks are told.
     pub(crate) changes: watch::Sender<u64>,
@@ -171,10 +174,11 @@ impl Node {
             own_key: parts.own_key,
             identity: watch::Sender::new(None),
             pause: watch::Sender::new(parts.pause),
+            share_now_until: watch::Sender::new(None),
             policy: Mutex::default(),
+            giving_back: GivingBack::default(),
             standing: watch::Sender::new(standing),
             changes: watch::Sender::new(0),
-            share_now_until: watch::Sender::new(None),
             redecide: Notify::new(),
             look: Notify::new(),
             reread: Notify::new(),

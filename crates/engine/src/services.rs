@@ -45,6 +45,8 @@ pub(crate) struct Known {
     seen: Option<Seen>,
     probing: bool,
     problem: Option<String>,
+    /// Whether the host allows that it is unloaded although sharing did not load it.
+    may_unload: bool,
 }
 
 /// What a live probe saw, of exactly this artefact.
@@ -66,6 +68,8 @@ struct Memory {
     slots: u32,
     context: Option<u32>,
     seen: Option<Seen>,
+    #[serde(default)]
+    may_unload: bool,
 }
 
 impl Known {
@@ -115,6 +119,7 @@ impl Known {
             reachable: self.server.is_some(),
             ready: self.is_ready(),
             warm: self.model.warm,
+            may_unload: self.may_unload,
             artefact: self.model.artefact.clone(),
             slots: self.model.slots,
             busy: slots.busy(&self.id),
@@ -156,6 +161,7 @@ impl Known {
             slots: self.model.slots,
             context: self.model.context,
             seen: self.seen.clone(),
+            may_unload: self.may_unload,
         };
         let probe = serde_json::to_string(&memory).ok();
         ServiceRow { id: self.id.clone(), shared: self.shared, price: self.price, probe }
@@ -181,6 +187,7 @@ impl Known {
             seen: memory.seen,
             probing: false,
             problem: None,
+            may_unload: memory.may_unload,
         })
     }
 }
@@ -216,6 +223,7 @@ impl Services {
                     seen: None,
                     probing: false,
                     problem: None,
+                    may_unload: false,
                 });
                 if known.server.is_none() || known.model.artefact != model.artefact {
                     // What went wrong went wrong with another one.
@@ -318,6 +326,14 @@ impl Services {
         let known = services.get_mut(id)?;
         known.shared = on;
         known.price = price.unwrap_or(known.price);
+        Some(known.row())
+    }
+
+    /// Sets whether it may be unloaded although sharing did not load it. Gives what to keep.
+    pub(crate) fn may_unload(&self, id: &str, on: bool) -> Option<ServiceRow> {
+        let mut services = self.locked();
+        let known = services.get_mut(id)?;
+        known.may_unload = on;
         Some(known.row())
     }
 
@@ -500,8 +516,16 @@ mod tests {
             engine_build: None,
         };
         let label = "llama.cpp".to_owned();
-        let memory =
-            Memory { url, label, server_id: "m".into(), artefact, slots: 2, context: None, seen: None };
+        let memory = Memory {
+            url,
+            label,
+            server_id: "m".into(),
+            artefact,
+            slots: 2,
+            context: None,
+            seen: None,
+            may_unload: false,
+        };
         let probe = serde_json::to_string(&memory).ok();
         let services = Services::remembered(vec![ServiceRow {
             id: "it".into(),

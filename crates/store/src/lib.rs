@@ -11,6 +11,7 @@
 mod bench;
 mod column;
 mod error;
+mod hours;
 mod requests;
 mod samples;
 mod schema;
@@ -18,6 +19,7 @@ mod sessions;
 mod settings;
 mod totals;
 mod worker;
+mod yields;
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -29,6 +31,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use error::StoreError;
+pub use hours::{HoursRow, SpanRow};
 pub use requests::{Begun, Ended, Settled};
 pub use samples::MAX_POINTS;
 pub use sessions::SessionId;

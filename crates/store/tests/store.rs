@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use idlewatt_control::{EnergySplit, MomentKind, Reason, RowOutcome, Sample};
+use idlewatt_control::{EnergySplit, MomentKind, Reason, RowOutcome, Sample, State};
 use idlewatt_protocol::id::SignatureBytes;
 use idlewatt_protocol::message::Posted;
 use idlewatt_protocol::receipt::{Energy, Envelope};
@@ -13,7 +13,9 @@ use idlewatt_protocol::{
     Artefact, Label, MicroCredits, Millijoules, Milliwatts, PauseCode, Price, PublicKey, RequestId,
     UnixMillis, Usage, UsageSource,
 };
-use idlewatt_store::{Begun, Ended, EnergyInterval, MAX_POINTS, NetworkRow, ServiceRow, Store, StoreError};
+use idlewatt_store::{
+    Begun, Ended, EnergyInterval, HoursRow, MAX_POINTS, NetworkRow, ServiceRow, SpanRow, Store, StoreError,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -404,4 +406,57 @@ proptest! {
         let known: u64 = rows.iter().filter(|row| row.receipt.is_some()).map(|row| u64::from(row.tokens_out)).sum();
         prop_assert_eq!(day.tokens_out, in_rows - known + books.tokens_out);
     }
+}
+
+#[test]
+fn stretches_and_hours_are_kept_as_they_were_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.db");
+    let store = Store::open(&path).unwrap();
+    let span = |since, until, state, code| SpanRow {
+        since: UnixMillis(since),
+        until: UnixMillis(until),
+        state,
+        code,
+    };
+    let paused = span(1_000, 1_000, State::Paused, Some(PauseCode::PersonHere));
+    store.begin_span(paused).wait().unwrap();
+    store.extend_span(UnixMillis(61_000)).wait().unwrap();
+    // The clock was set back by a minute in between.
+    store.begin_span(span(2_000, 2_000, State::Sharing, None)).wait().unwrap();
+    store.extend_span(UnixMillis(50_000)).wait().unwrap();
+    let hours = |since, windows: &str| HoursRow {
+        since: UnixMillis(since),
+        windows: windows.into(),
+        exceptions: String::new(),
+    };
+    for row in [hours(500, "always"), hours(70, "22:00-07:00")] {
+        store.put_hours(row).wait().unwrap();
+    }
+    drop(store);
+
+    let store = Store::open(&path).unwrap();
+    let both = [SpanRow { until: UnixMillis(61_000), ..paused }, span(2_000, 50_000, State::Sharing, None)];
+    assert_eq!(store.spans(UnixMillis(0)).wait().unwrap(), both);
+    assert_eq!(store.spans(UnixMillis(50_000)).wait().unwrap(), both[..1]);
+    assert_eq!(store.allowed_hours().wait().unwrap(), [hours(70, "22:00-07:00"), hours(500, "always")]);
+}
+
+/// Schema 1 has a test of its own, with what it kept.
+#[test]
+fn a_database_of_schema_2_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../src/schema/1.sql")).unwrap();
+    old.execute_batch(include_str!("fixtures/rows-of-schema-1.sql")).unwrap();
+    old.execute_batch(include_str!("../src/schema/2.sql")).unwrap();
+    old.pragma_update(None, "user_version", 2).unwrap();
+    drop(old);
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.requests(9, None, UnixMillis(i64::MAX)).wait().unwrap().len(), 4);
+    let span = SpanRow { since: UnixMillis(1), until: UnixMillis(2), state: State::Offline, code: None };
+    store.begin_span(span).wait().unwrap();
+    assert_eq!(store.spans(UnixMillis(0)).wait().unwrap(), [span]);
 }

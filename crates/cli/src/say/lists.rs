@@ -1,7 +1,7 @@
 //! Lists: models, networks, requests.
 
-use idlewatt_control::{Network, NetworkState, RequestRow, RowOutcome, Service};
-use idlewatt_protocol::{MicroCredits, PauseCode};
+use idlewatt_control::{Network, NetworkState, RequestRow, RowOutcome, Service, Yield};
+use idlewatt_protocol::MicroCredits;
 use jiff::Zoned;
 
 use super::energy::joules;
@@ -107,34 +107,16 @@ fn outcome(outcome: RowOutcome) -> &'static str {
     }
 }
 
-/// Why the GPU was given back.
-pub(super) fn cause(code: PauseCode) -> &'static str {
-    match code {
-        PauseCode::PausedByHost => "you paused",
-        PauseCode::PersonHere => "you came back",
-        PauseCode::Game => "a game started",
-        PauseCode::FullScreen => "a program went full screen",
-        PauseCode::ListedApp => "a program of your list started",
-        PauseCode::InCall => "a call began",
-        PauseCode::GpuInUse => "another program wanted the GPU",
-        PauseCode::MemoryShort => "memory ran short",
-        PauseCode::LidClosed => "the lid was closed",
-        PauseCode::Metered => "the connection is paid by volume",
-        PauseCode::Price => "energy became too dear",
-        PauseCode::Asleep => "the machine went to sleep",
-        PauseCode::CannotSeeInput => "input could not be seen",
-        PauseCode::OutsideWindow => "the share window ended",
-        PauseCode::Settling => "it was settling",
-        PauseCode::OnBattery => "the machine went on battery",
-        PauseCode::TooHot => "a card was too hot",
-        PauseCode::TooLoud => "a fan was too loud for quiet hours",
-        PauseCode::DailyEnergy => "the day's energy was used",
-        PauseCode::HostLoad => "your own work needed the power",
-        PauseCode::CapUnenforceable => "nothing fitted under the cap",
-        PauseCode::OwnUse => "you used the model yourself",
-        PauseCode::CannotKeep => "the disk kept nothing",
-        PauseCode::NothingToShare => "nothing was shared any more",
-        PauseCode::NoNetwork => "the last network was left",
-        PauseCode::Stopping => "the engine stopped",
+pub(super) fn yields(yields: &[Yield], now: &Zoned) -> String {
+    if yields.is_empty() {
+        return "The GPU was not given back yet: nothing was shared when somebody wanted it.\n".to_owned();
     }
+    let mut out = String::new();
+    for it in yields {
+        out.push_str(&format!("{}  {}\n", moment(it.seen, now), it.sentence));
+        for step in &it.steps {
+            out.push_str(&format!("    {:>6} ms  {}\n", step.at_ms, step.text));
+        }
+    }
+    out
 }

@@ -26,6 +26,7 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
         Response::Doctor(it) => doctor::doctor(it),
         Response::Services(it) => lists::services(it),
         Response::Networks(it) => lists::networks(it),
+        Response::Yields(it) => lists::yields(it, now),
         Response::Requests(it) => lists::requests(it, now),
         Response::Config(it) => it.iter().map(setting).collect::<Vec<_>>().join("\n"),
         Response::Receipt(it) => match it.verify() {

@@ -1,6 +1,7 @@
 //! `idlewatt status`.
 
 use idlewatt_control::{Gpu, LastYield, NetworkState, Status};
+use idlewatt_core::yielding::story::happened;
 use jiff::Zoned;
 
 use super::energy::{label, lines, watts};
@@ -88,7 +89,7 @@ fn last_yield(last: &LastYield, now: &Zoned) -> String {
         (Some(ms), false) => format!(", memory asked back in {ms} ms (not confirmed)"),
         (None, _) => String::new(),
     };
-    let cause = lists::cause(last.cause);
+    let cause = happened(last.cause);
     let back =
         if last.closed_ms == 0 { "less than 1 ms".to_owned() } else { format!("{} ms", last.closed_ms) };
     format!("{}: {cause}; GPU back in {back}{freed}", moment(last.seen, now))

@@ -924,7 +924,19 @@ invite: string, } | { "type": "leave",
 /**
  * Which.
  */
-hub: string, } | { "type": "pause" } & PauseFor | { "type": "resume" } | { "type": "requests",
+hub: string, } | { "type": "pause" } & PauseFor | { "type": "resume" } | { "type": "give_back" } | { "type": "yields",
+/**
+ * At most this many, 1 to 1,000.
+ */
+limit: number, } | { "type": "may_unload",
+/**
+ * The service's id, model name, or an unambiguous part of it.
+ */
+service: string,
+/**
+ * Whether it may.
+ */
+on: boolean, } | { "type": "requests",
 /**
  * At most this many, 1 to 1,000.
  */
@@ -1072,7 +1084,7 @@ receipt?: string, };
 /**
  * The answer to a [`Request`].
  */
-export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
+export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "yields", "value": Array<Yield> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
 /**
  * Base URL for any OpenAI SDK.
  */
@@ -1215,6 +1227,10 @@ ready: boolean,
  * Whether the model is loaded.
  */
 warm: boolean,
+/**
+ * Whether it may be unloaded to give memory back although sharing did not load it: the host said so.
+ */
+may_unload: boolean,
 /**
  * What it serves.
  */
@@ -1423,3 +1439,53 @@ source: UsageSource, };
  * Where a token count comes from.
  */
 export type UsageSource = "server" | "counted" | "estimated";
+
+/**
+ * One time the GPU was given back.
+ */
+export type Yield = {
+/**
+ * Why.
+ */
+cause: PauseCode,
+/**
+ * For people: "GPU back in 0.31 s: a game started."
+ */
+sentence: string,
+/**
+ * When the event was seen.
+ */
+seen: UnixMillis,
+/**
+ * Shared requests that were ended for it.
+ */
+requests: number,
+/**
+ * From the event until every shared connection to a model server was closed, ms.
+ */
+closed_ms: number,
+/**
+ * From the event until the VRAM was free, ms; `None` where it was not to be freed, or is not yet.
+ */
+freed_ms?: number,
+/**
+ * Whether the freeing was checked and found true.
+ */
+verified: boolean,
+/**
+ * What was done for it, in order.
+ */
+steps: Array<YieldStep>, };
+
+/**
+ * One step of giving the GPU back.
+ */
+export type YieldStep = {
+/**
+ * After the event, ms.
+ */
+at_ms: number,
+/**
+ * For people: "llama.cpp ended", "Ollama says the model is unloaded, but 6.2 GB are still held".
+ */
+text: string, };
