@@ -19,11 +19,11 @@ use crate::Now;
 /// Days to look ahead for a change: a weekly window may be lost to a change of the clocks once.
 const HORIZON_DAYS: i32 = 15;
 
-/// When sharing is allowed: always, or in weekly spans.
+/// When sharing is allowed: always, never, or in weekly spans.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ShareWindows {
-    /// Empty means always.
-    windows: Vec<ShareWindow>,
+    /// `None` means always; none of them never.
+    windows: Option<Vec<ShareWindow>>,
 }
 
 /// One weekly span: on the days it begins, from one time of day to another, over midnight where the end is not later.
@@ -39,18 +39,18 @@ struct ShareWindow {
 
 impl ShareWindows {
     /// No limit.
-    pub const ALWAYS: Self = Self { windows: Vec::new() };
+    pub const ALWAYS: Self = Self { windows: None };
 
     /// Whether sharing is allowed at this moment.
     #[must_use]
     pub fn is_open(&self, now: &Now) -> bool {
-        self.windows.is_empty() || self.open_until(now.wall, &self.spans(now.wall, &now.zone, 0)).is_some()
+        self.windows.is_none() || self.open_until(now.wall, &self.spans(now.wall, &now.zone, 0)).is_some()
     }
 
     /// When that changes next; `None` where it never does.
     #[must_use]
     pub fn next_change(&self, now: &Now) -> Option<Timestamp> {
-        if self.windows.is_empty() {
+        if self.windows.is_none() {
             return None;
         }
         // Most changes are near, and looking far ahead takes its time.
@@ -83,7 +83,7 @@ impl ShareWindows {
         let mut spans = Vec::new();
         for ahead in -1..=days {
             let Ok(date) = today.checked_add(Span::new().days(ahead)) else { continue };
-            for window in self.windows.iter().filter(|window| window.begins_on(date.weekday())) {
+            for window in self.windows.iter().flatten().filter(|window| window.begins_on(date.weekday())) {
                 let (from, to) = (window.from, window.to);
                 let end_date = if to <= from { date.tomorrow().unwrap_or(date) } else { date };
                 let span = moment(date, from, zone).zip(moment(end_date, to, zone));
@@ -117,7 +117,7 @@ fn moment(date: Date, minutes: i16, zone: &TimeZone) -> Option<Timestamp> {
 
 /// Why a text is no share windows. Positions count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("at character {position}: {problem} (write `always`, or `Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00`)")]
+#[error("at character {position}: {problem} (write `always`, `never`, or `Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00`)")]
 pub struct WindowsError {
     /// Where.
     pub position: usize,
@@ -132,6 +132,9 @@ impl FromStr for ShareWindows {
         if text.trim().eq_ignore_ascii_case("always") {
             return Ok(Self::ALWAYS);
         }
+        if text.trim().eq_ignore_ascii_case("never") {
+            return Ok(Self { windows: Some(Vec::new()) });
+        }
         Self::weekly(text, 1)
     }
 }
@@ -144,7 +147,7 @@ impl ShareWindows {
             windows.push(Reader { rest: entry, position }.window()?);
             position += entry.chars().count() + 1;
         }
-        Ok(Self { windows })
+        Ok(Self { windows: Some(windows) })
     }
 }
 
@@ -250,10 +253,11 @@ impl<'a> Reader<'a> {
 
 impl fmt::Display for ShareWindows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.windows.is_empty() {
-            return f.write_str("always");
+        let Some(windows) = &self.windows else { return f.write_str("always") };
+        if windows.is_empty() {
+            return f.write_str("never");
         }
-        for (index, window) in self.windows.iter().enumerate() {
+        for (index, window) in windows.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             write!(f, "{comma}{window}")?;
         }
@@ -331,6 +335,15 @@ mod tests {
         assert_eq!(next(text, "2026-11-21T09:30").unwrap(), "Sat 21 10:00+01:00");
         assert_eq!(next(text, "2026-11-21T10:00").unwrap(), "Sat 21 12:00+01:00");
         assert_eq!(next(text, "2026-11-21T13:30").unwrap(), "Sun 22 09:00+01:00");
+    }
+
+    #[test]
+    fn what_never_opens_never_changes() {
+        let now = berlin("2026-11-21T12:00");
+        assert!(!windows(" Never ").is_open(&now));
+        assert_eq!(windows("never").next_change(&now), None);
+        assert_eq!(windows("never").to_string(), "never");
+        assert!("never, Mon".parse::<ShareWindows>().is_err());
     }
 
     #[test]
