@@ -117,7 +117,9 @@ fn moment(date: Date, minutes: i16, zone: &TimeZone) -> Option<Timestamp> {
 
 /// Why a text is no share windows. Positions count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("at character {position}: {problem} (write `always`, `never`, or `Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00`)")]
+#[error(
+    "at character {position}: {problem} (write `always`, `never`, or `Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00`)"
+)]
 pub struct WindowsError {
     /// Where.
     pub position: usize,
