@@ -33,8 +33,9 @@ pub const LONG: u64 = 4096;
 /// Fewer bytes than these are no request with a prompt, but a ping of a connection that is kept.
 pub const SHORT: u64 = 64;
 
-/// A server that has not said within this time what it has ready is busy, and whoever waits for it waits for us.
-pub const PATIENCE: Duration = Duration::from_millis(100);
+/// A server that has not said within this time what it has ready is overrun: whoever waits for it waits for us. A step over
+/// a long prompt, during which llama.cpp answers nobody, is mostly shorter, and nothing could end it sooner.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An answer that comes over this time is computed as it comes. A web page of some megabytes is across a loopback sooner.
 pub const STREAM: Duration = Duration::from_millis(100);

@@ -52,6 +52,8 @@ pub enum Command {
     InviteCreate {
         /// Whom the node will earn for.
         account: AccountName,
+        /// Whether the node may make itself a key of this account.
+        spends: bool,
     },
     /// Every account.
     AccountList,
@@ -158,8 +160,8 @@ pub async fn perform(store: &Store, command: Command) -> Result<Answer, StoreErr
         Command::KeyCreate { account, credits } => Answer::Key(store.create_key(account, credits).await?),
         Command::KeyList => Answer::Keys(store.keys().await?),
         Command::KeyRevoke { key } => Answer::Revoked(store.revoke_key(key).await?),
-        Command::InviteCreate { account } => {
-            Answer::Invite { invite: store.create_invite(account).await?.to_string() }
+        Command::InviteCreate { account, spends } => {
+            Answer::Invite { invite: store.create_invite(account, spends).await?.to_string() }
         }
         Command::AccountList => Answer::Accounts(store.accounts().await?),
         Command::AccountShow { account } => Answer::Account(store.account(account).await?),

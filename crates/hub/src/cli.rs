@@ -128,6 +128,9 @@ enum InviteCommand {
         /// Whom the node will earn for; made where missing
         #[arg(long, value_name = "NAME")]
         account: AccountName,
+        /// The node only earns: its host's own endpoint may not spend the account's credits
+        #[arg(long)]
+        earn_only: bool,
     },
 }
 
@@ -205,7 +208,9 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
         Command::Key(KeyCommand::Create { account, credits }) => AdminCommand::KeyCreate { account, credits },
         Command::Key(KeyCommand::List) => AdminCommand::KeyList,
         Command::Key(KeyCommand::Revoke { key }) => AdminCommand::KeyRevoke { key },
-        Command::Invite(InviteCommand::Create { account }) => AdminCommand::InviteCreate { account },
+        Command::Invite(InviteCommand::Create { account, earn_only }) => {
+            AdminCommand::InviteCreate { account, spends: !earn_only }
+        }
         Command::Account(AccountCommand::List) => AdminCommand::AccountList,
         Command::Account(AccountCommand::Show { account }) => AdminCommand::AccountShow { account },
         Command::Account(AccountCommand::Credit { account, credits }) => {
@@ -297,6 +302,7 @@ mod tests {
             "key list",
             "key revoke iw-abcdef",
             "invite create --account a --json --data /x",
+            "invite create --account a --earn-only",
             "account list --json",
             "account show a",
             "account credit a -2.5 --json",

@@ -45,6 +45,7 @@ pub(crate) fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Hub>
         ("post", "/v1/embeddings", post(respond::embeddings)),
         ("get", "/v1/receipts/{id}", get(receipts::one)),
         ("get", "/node/v1", get(node::upgrade)),
+        ("post", "/node/v1/keys", post(node::take_key)),
     ]
 }
 

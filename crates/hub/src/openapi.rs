@@ -43,6 +43,19 @@ fn document() -> Value {
                 "summary": "The session of a node: a WebSocket of subprotocol idlewatt.node.v1.",
                 "responses": { "101": { "description": "Switching protocols." } },
             } },
+            "/node/v1/keys": { "post": {
+                "summary": "A node that joined names, signed, the hash of an API key that it made for the account it earns for, or revokes it.",
+                "requestBody": { "required": true, "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Envelope" } } } },
+                "responses": {
+                    "200": { "description": "Done: whose key it is.", "content": { "application/json": { "schema": {
+                        "type": "object", "properties": { "account": { "type": "string" } } } } } },
+                    "400": error("It is no statement of a node for this hub."),
+                    "403": error("The node never joined, or may not spend."),
+                    "409": error("The key was revoked, or the node made too many."),
+                    "413": error("It is over 4 KiB."),
+                    "503": error("The hub cannot write now; see retry-after."),
+                },
+            } },
         },
         "components": {
             "securitySchemes": { "key": { "type": "http", "scheme": "bearer", "description": "An API key, `iw-…`." } },

@@ -14,6 +14,7 @@ pub mod id;
 pub mod invite;
 pub mod limits;
 pub mod message;
+pub mod node_key;
 pub mod pause;
 pub mod receipt;
 pub mod sse;

@@ -28,9 +28,17 @@ pub(super) fn text(answer: &Answer) -> String {
         }
         Answer::Revoked(key) => format!("{}… of {} is revoked.", key.key, key.account),
         Answer::Keys(keys) => table(
-            &["key", "account", "made", "revoked"],
+            &["key", "account", "made", "by", "revoked"],
             keys.iter().map(|key| {
-                [format!("{}…", key.key), key.account.to_string(), day(key.created), maybe_day(key.revoked)]
+                let by =
+                    key.node.map_or_else(|| "operator".to_owned(), |node| format!("node {}", node.short()));
+                [
+                    format!("{}…", key.key),
+                    key.account.to_string(),
+                    day(key.created),
+                    by,
+                    maybe_day(key.revoked),
+                ]
             }),
         ),
         Answer::Invite { invite } => {

@@ -5,6 +5,7 @@ use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_protocol::handshake::hash_token;
 use idlewatt_protocol::invite::{Invite, check_hub_url, token_id};
 use idlewatt_protocol::limits::INVITE_LIFE;
+use idlewatt_protocol::node_key::{KEY_PREFIX, KEY_SHOWN};
 use idlewatt_protocol::{Digest, MicroCredits, PublicKey, UnixMillis};
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,6 @@ use super::schema::{set_setting, setting};
 use super::writer::{State, Writer, now};
 use super::{Consumer, Store, StoreError};
 
-/// What every API key starts with.
-pub(super) const KEY_PREFIX: &str = "iw-";
-/// Characters of a key that are kept to recognise it.
-const KEY_SHOWN: usize = 9;
 /// Where `serve` listens unless told otherwise: what an invite names that is made before a hub ever served.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4181";
 
@@ -33,6 +30,9 @@ pub struct Key {
     pub created: UnixMillis,
     /// When it was revoked.
     pub revoked: Option<UnixMillis>,
+    /// The node that made it for its account; `None` for the operator's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<PublicKey>,
 }
 
 /// A key just made: the only time that it is seen.
@@ -65,7 +65,7 @@ impl Store {
         self.run(|writer| keys(&writer.db)).await
     }
 
-    /// Revokes the key that starts with `shown`, at once.
+    /// Revokes the key that starts with `shown`, at once. A node whose key it was makes no other until it is invited anew.
     ///
     /// # Errors
     /// When none or several do.
@@ -73,12 +73,13 @@ impl Store {
         self.run(move |writer| writer.revoke_key(&shown)).await
     }
 
-    /// Makes a single-use invite for a node of this account, good for [`INVITE_LIFE`]; the account too, where missing.
+    /// Makes a single-use invite for a node of this account, good for [`INVITE_LIFE`]; the account too, where missing. A
+    /// node that `spends` may make itself a key of the account: see [`keep_node_key`](Self::keep_node_key).
     ///
     /// # Errors
     /// When the account is the hub's own, the hub's address is of no use to nodes, or nothing could be kept.
-    pub async fn create_invite(&self, account: AccountName) -> Result<Invite, StoreError> {
-        self.run(move |writer| writer.create_invite(&account)).await
+    pub async fn create_invite(&self, account: AccountName, spends: bool) -> Result<Invite, StoreError> {
+        self.run(move |writer| writer.create_invite(&account, spends)).await
     }
 
     /// Keeps the address that invites name: the public one, or where the hub listens.
@@ -125,15 +126,19 @@ impl Writer {
                 _ => StoreError::AmbiguousKey(start),
             });
         };
-        let mut revoke = self.db.prepare_cached(
-            "UPDATE api_key SET revoked = ?2 WHERE hash = ?1 RETURNING display, account, created, revoked",
-        )?;
-        let key = revoke.query_row(params![hash, now().0], key_at)?;
+        let tx = self.db.transaction()?;
+        let key = tx
+            .prepare_cached(
+                "UPDATE api_key SET revoked = ?2 WHERE hash = ?1 RETURNING display, account, created, revoked, node",
+            )?
+            .query_row(params![hash, now().0], key_at)?;
+        tx.execute("UPDATE node SET spends = 0 WHERE key = ?1", [key.node.map(|node| node.0)])?;
+        tx.commit()?;
         self.state.keys_mut().remove(&Digest(*hash));
         Ok(key)
     }
 
-    fn create_invite(&mut self, account: &AccountName) -> Result<Invite, StoreError> {
+    fn create_invite(&mut self, account: &AccountName, spends: bool) -> Result<Invite, StoreError> {
         let address = setting(&self.db, "address")?;
         let hub: Url = address
             .as_deref()
@@ -147,8 +152,15 @@ impl Writer {
         let token = secret();
         let (created, life) = (now(), i64::try_from(INVITE_LIFE.as_millis()).unwrap_or(i64::MAX));
         self.db.execute(
-            "INSERT INTO invite (id, token_hash, account, created, expires) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![token_id(&token), hash_token(&token).0, account.as_str(), created.0, created.0 + life],
+            "INSERT INTO invite (id, token_hash, account, created, expires, spends) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                token_id(&token),
+                hash_token(&token).0,
+                account.as_str(),
+                created.0,
+                created.0 + life,
+                spends
+            ],
         )?;
         Ok(Invite { hub, key: PublicKey::from(&self.state.hub_key), token })
     }
@@ -167,7 +179,7 @@ fn secret() -> String {
 
 fn keys(db: &Connection) -> Result<Vec<Key>, StoreError> {
     let mut select =
-        db.prepare_cached("SELECT display, account, created, revoked FROM api_key ORDER BY created")?;
+        db.prepare_cached("SELECT display, account, created, revoked, node FROM api_key ORDER BY created")?;
     let rows = select.query_map([], key_at)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -178,6 +190,7 @@ fn key_at(row: &Row<'_>) -> rusqlite::Result<Key> {
         account: account_at(row, 1)?,
         created: UnixMillis(row.get(2)?),
         revoked: row.get::<_, Option<i64>>(3)?.map(UnixMillis),
+        node: row.get::<_, Option<[u8; 32]>>(4)?.map(PublicKey),
     })
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::account_at;
 use super::writer::{Job, Writer, now};
-use super::{Store, StoreError};
+use super::{Store, StoreError, node_keys};
 
 /// A posting number past which nothing a node says is believed.
 const SANE_SEQ: u64 = 1 << 52;
@@ -96,6 +96,7 @@ struct KeptInvite {
     account: AccountName,
     expires: UnixMillis,
     used_by: Option<PublicKey>,
+    spends: bool,
 }
 
 impl Writer {
@@ -167,13 +168,18 @@ impl Writer {
         };
         let tx = self.db.transaction()?;
         keep_node(&tx, &node)?;
-        if let (Some(_), Some(proof)) = (&fresh, &hello.invite) {
+        let mut revoked = Vec::new();
+        if let (Some(fresh), Some(proof)) = (&fresh, &hello.invite) {
             tx.execute(
                 "UPDATE invite SET used_by = ?2, used = ?3 WHERE id = ?1",
                 params![proof.id, key.0, at.0],
             )?;
+            tx.execute("UPDATE node SET spends = ?2 WHERE key = ?1", params![key.0, fresh.spends])?;
+            // Its keys were of the account, and of the right to spend, that it had before.
+            revoked = node_keys::revoke_all(&tx, &key)?;
         }
         tx.commit()?;
+        self.state.forget_keys(&revoked);
         let login = NodeLogin { account: node.account.clone(), epoch: node.epoch };
         self.state.nodes_mut().insert(key, node);
         Ok(Ok(login))
@@ -202,13 +208,14 @@ fn refuse(code: RefuseCode, message: &str) -> Refuse {
 
 fn kept_invite(db: &Connection, id: &str) -> rusqlite::Result<Option<KeptInvite>> {
     let mut find =
-        db.prepare_cached("SELECT token_hash, account, expires, used_by FROM invite WHERE id = ?1")?;
+        db.prepare_cached("SELECT token_hash, account, expires, used_by, spends FROM invite WHERE id = ?1")?;
     find.query_row([id], |row| {
         Ok(KeptInvite {
             token_hash: Digest(row.get(0)?),
             account: account_at(row, 1)?,
             expires: UnixMillis(row.get(2)?),
             used_by: row.get::<_, Option<[u8; 32]>>(3)?.map(PublicKey),
+            spends: row.get(4)?,
         })
     })
     .optional()

@@ -11,7 +11,8 @@ use super::OpenError;
 use super::folder::{DATABASE, must_exist};
 use super::writer::now;
 
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Opens the database for the one writer and brings it to this build's form.
 pub(super) fn open(folder: &Path) -> Result<Connection, OpenError> {

@@ -2,6 +2,7 @@ mod damage;
 mod joining;
 mod killed;
 mod money;
+mod node_keys;
 
 use std::path::Path;
 
@@ -59,7 +60,7 @@ async fn login(
 
 /// A node of `account`.
 async fn join(store: &Store, account: &str, byte: u8) -> PublicKey {
-    let invite = store.create_invite(name(account)).await.unwrap();
+    let invite = store.create_invite(name(account), true).await.unwrap();
     let key = node_key(byte);
     login(store, &key, Some(&invite), 0).await.unwrap();
     PublicKey::from(&key)

@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use idlewatt_hub_core::ledger::{AccountName, FeeRate, Ledger};
 use idlewatt_protocol::limits::MAX_BATCH;
+use idlewatt_protocol::node_key::KEY_PREFIX;
 use idlewatt_protocol::{Digest, PublicKey, UnixMillis};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -53,7 +54,7 @@ impl State {
     }
 
     pub(super) fn authenticate(&self, key: &str) -> Option<Consumer> {
-        if !key.starts_with(keys::KEY_PREFIX) {
+        if !key.starts_with(KEY_PREFIX) {
             return None;
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);

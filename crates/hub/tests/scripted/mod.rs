@@ -143,7 +143,7 @@ impl TestHub {
     }
 
     pub async fn token(&self, owner: &str) -> String {
-        self.store.create_invite(account(owner)).await.unwrap().token
+        self.store.create_invite(account(owner), true).await.unwrap().token
     }
 
     /// A node of `host` that offers [`offer`] and takes requests.

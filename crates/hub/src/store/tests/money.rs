@@ -192,7 +192,7 @@ async fn keys_and_tokens_are_nowhere_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let key = store.create_key(name("anna"), MicroCredits(1)).await.unwrap().key;
-    let token = store.create_invite(name("anna")).await.unwrap().token;
+    let token = store.create_invite(name("anna"), true).await.unwrap().token;
     drop(store);
     let mut files = 0;
     for file in std::fs::read_dir(folder.path()).unwrap() {
