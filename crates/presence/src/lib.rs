@@ -22,14 +22,17 @@ use self::teller::Teller;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
-#[path = "macos.rs"]
-mod platform;
+mod macos;
+#[cfg(any(target_os = "windows", target_os = "macos"))]
+mod running;
 mod teller;
 #[cfg(target_os = "windows")]
 mod windows;
 
 #[cfg(target_os = "linux")]
 use linux as platform;
+#[cfg(target_os = "macos")]
+use macos as platform;
 #[cfg(target_os = "windows")]
 use windows as platform;
 

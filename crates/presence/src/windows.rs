@@ -11,19 +11,22 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::ears::{Ears, Heard};
+use crate::running;
 use crate::teller::Teller;
 use crate::{Options, Program, Sight};
 
 mod clock;
 mod ears;
 mod pads;
-mod running;
 mod screen;
 mod used;
 
 /// While nobody is here the clock is looked at this often all the same: the system keeps raw input that is meant for a
 /// program with more rights to itself.
 const LOOKED: Duration = Duration::from_secs(2);
+
+/// Two readings of the same input differ by a few ticks of the system's clock, 16 ms each.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How often what nobody tells of is looked at. A program is started by hand, and that is heard at once.
 const TURN: Duration = Duration::from_secs(5);
@@ -46,32 +49,45 @@ pub(crate) async fn input(options: Options, teller: Teller) {
         action: None,
     });
     let mut pads = pads::Pads::default();
+    let mut before = first;
     loop {
-        let Some(reading) = reading(quiet) else {
+        let Some(now) = reading(quiet) else {
             return blind(&teller, "Windows no longer says when this session had input").await;
         };
-        teller.reading(reading);
+        let now = since_then(before, now);
+        before = now;
+        teller.reading(now);
         if let Some(touched) = pads.look(quiet) {
             teller.pads(touched);
         }
-        match reading {
-            PresenceReading::Active { since } => {
-                ears.hear_input(false);
-                tokio::time::sleep_until((since + quiet).into()).await;
-            }
-            _ => {
-                ears.hear_input(true);
-                tokio::select! {
-                    heard = ears.heard() => if heard == Some(Heard::Input) {
-                        // The clock may be a moment behind the message.
-                        teller.reading(PresenceReading::Active { since: Instant::now() });
-                        ears.hear_input(false);
-                        tokio::time::sleep(quiet).await;
-                    },
-                    () = tokio::time::sleep(LOOKED) => {}
-                }
-            }
+        if let PresenceReading::Active { since } = now {
+            ears.hear_input(false);
+            tokio::time::sleep_until((since + quiet).max(Instant::now() + TICK).into()).await;
+            continue;
         }
+        ears.hear_input(true);
+        tokio::select! {
+            heard = ears.heard() => if heard == Some(Heard::Input) {
+                // The clock may be a moment behind the message.
+                before = PresenceReading::Active { since: Instant::now() };
+                teller.reading(before);
+                ears.hear_input(false);
+                tokio::time::sleep(quiet).await;
+            },
+            () = tokio::time::sleep(LOOKED) => {}
+        }
+    }
+}
+
+/// Input that came and went between two looks was input all the same.
+fn since_then(before: PresenceReading, now: PresenceReading) -> PresenceReading {
+    match (before, now) {
+        (PresenceReading::Idle { last_input: known }, PresenceReading::Idle { last_input })
+            if last_input > known + TICK =>
+        {
+            PresenceReading::Active { since: last_input }
+        }
+        (_, now) => now,
     }
 }
 
@@ -125,14 +141,7 @@ async fn look(listed: &watch::Receiver<Vec<String>>, teller: &Teller) {
         None => teller.unheard("Steam", "not installed"),
     }
 
-    let wanted = listed.borrow().clone();
-    if wanted.is_empty() {
-        teller.unheard("listed programs", "none are listed, or none matter now");
-        return;
-    }
-    let found = tokio::task::spawn_blocking(move || running::of(&wanted)).await.unwrap_or_default();
-    let says = format!("{} of them run", found.len());
-    teller.says("listed programs", says, Activity { listed: found, ..Activity::default() });
+    running::look(listed, teller).await;
 }
 
 fn say_session(teller: &Teller, session: &Activity) {

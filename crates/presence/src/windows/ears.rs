@@ -135,7 +135,7 @@ fn window_of_this_thread() -> Option<HWND> {
         drop(WTSRegisterSessionNotification(window, NOTIFY_FOR_THIS_SESSION));
         drop(RegisterPowerSettingNotification(
             HANDLE(window.0),
-            &raw const GUID_CONSOLE_DISPLAY_STATE,
+            &GUID_CONSOLE_DISPLAY_STATE,
             DEVICE_NOTIFY_WINDOW_HANDLE,
         ));
         Some(window)

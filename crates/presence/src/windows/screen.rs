@@ -8,12 +8,12 @@ use ::windows::Win32::Graphics::Gdi::{
     GetMonitorInfoW, MONITOR_DEFAULTTONULL, MONITORINFO, MonitorFromWindow,
 };
 use ::windows::Win32::UI::WindowsAndMessaging::{
-    GWL_STYLE, GetClassNameW, GetForegroundWindow, GetWindowLongW, GetWindowRect, GetWindowThreadProcessId,
-    IsWindowVisible, WS_CAPTION,
+    GWL_STYLE, GetClassNameW, GetDesktopWindow, GetForegroundWindow, GetShellWindow, GetWindowLongW,
+    GetWindowRect, GetWindowThreadProcessId, IsWindowVisible, WS_CAPTION,
 };
 use idlewatt_core::presence::App;
 
-use super::running;
+use crate::running;
 
 /// Classes of the desktop itself and of the shell's own overlays, which cover a monitor and are nobody's program.
 const SHELL: [&str; 5] =
@@ -52,6 +52,10 @@ pub(super) fn covering() -> Option<App> {
 
 unsafe fn is_shell(window: HWND) -> bool {
     let mut class = [0; 64];
+    // SAFETY: these two ask for nothing but a handle.
+    if window == unsafe { GetDesktopWindow() } || window == unsafe { GetShellWindow() } {
+        return true;
+    }
     // SAFETY: the text's room is told by its slice.
     let length = usize::try_from(unsafe { GetClassNameW(window, &mut class) }).unwrap_or_default();
     let class = String::from_utf16_lossy(class.get(..length).unwrap_or_default());
