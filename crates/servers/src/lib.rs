@@ -9,6 +9,7 @@
 
 mod digest;
 mod discovery;
+pub mod files;
 pub mod gguf;
 mod http;
 mod llama_cpp;
@@ -20,6 +21,7 @@ pub mod plan;
 mod probe;
 mod request;
 mod traffic;
+mod vllm;
 
 use std::fmt;
 
@@ -31,6 +33,7 @@ use url::Url;
 
 pub use discovery::{DiscoverOptions, Found, Servers, USUAL_PORTS};
 pub use http::is_loopback;
+pub use installed::{Installed, installed};
 pub use managed::{Launch, Managed, StartError};
 pub use probe::{ProbeReport, probe};
 pub use request::RequestError;
@@ -39,10 +42,28 @@ pub use traffic::Traffic;
 /// Which adapter speaks to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// llama.cpp's own server.
+    /// llama.cpp's own server, alone or as a router.
     LlamaCpp,
     /// Ollama.
     Ollama,
+    /// LM Studio, or its `llmster`.
+    LmStudio,
+    /// vLLM.
+    Vllm,
+    /// `SGLang`.
+    SgLang,
+    /// `TabbyAPI`.
+    TabbyApi,
+    /// `KoboldCpp`.
+    KoboldCpp,
+    /// `mlx_lm.server`.
+    MlxLm,
+    /// Jan's local API server.
+    Jan,
+    /// `LocalAI`.
+    LocalAi,
+    /// text-generation-webui.
+    TextGenerationWebui,
     /// Anything else with an OpenAI-compatible API.
     OpenAi,
 }
@@ -54,6 +75,15 @@ impl Kind {
         match self {
             Self::LlamaCpp => "llama.cpp",
             Self::Ollama => "ollama",
+            Self::LmStudio => "lm-studio",
+            Self::Vllm => "vllm",
+            Self::SgLang => "sglang",
+            Self::TabbyApi => "tabbyapi",
+            Self::KoboldCpp => "koboldcpp",
+            Self::MlxLm => "mlx-lm",
+            Self::Jan => "jan",
+            Self::LocalAi => "localai",
+            Self::TextGenerationWebui => "text-generation-webui",
             Self::OpenAi => "openai",
         }
     }
@@ -72,6 +102,28 @@ pub struct Model {
     pub context: Option<u32>,
     /// Whether it is loaded now.
     pub warm: bool,
+}
+
+impl Model {
+    /// A model that is not loaded states less of itself than a loaded one: what it leaves out is taken from `before`, the
+    /// same model as it was stated last.
+    #[must_use]
+    pub fn or_as_before(mut self, before: &Self) -> Self {
+        let (mine, known) = (&self.artefact, &before.artefact);
+        let keeps = |mine: &Option<String>, known: &Option<String>| mine.is_none() || mine == known;
+        let same = mine.model == known.model
+            && mine.engine == known.engine
+            && keeps(&mine.quantisation, &known.quantisation)
+            && keeps(&mine.engine_build, &known.engine_build)
+            && (mine.digest.is_none() || mine.digest == known.digest);
+        if self.warm || !same {
+            return self;
+        }
+        self.artefact = known.clone();
+        self.context = self.context.or(before.context);
+        self.slots = self.slots.max(before.slots);
+        self
+    }
 }
 
 /// One server, reached at one address.
@@ -114,6 +166,17 @@ pub trait ModelServer: Send + Sync + fmt::Debug {
         body: &[u8],
         max_tokens: u32,
     ) -> Result<ServerAnswer, ServerError>;
+
+    /// Whether the server itself says that it holds `model` in memory; `None` where it does not tell, or is away.
+    async fn holds(&self, _model: &Model) -> Option<bool> {
+        None
+    }
+
+    /// Whether a model that was freed comes back for whoever asks for it. Where not, only the next
+    /// [`call`](Self::call) or the host brings it back, and other programs are refused until then.
+    fn loads_on_request(&self) -> bool {
+        true
+    }
 
     /// Asks the server to free the memory that `model` holds. `Ok` says only that it agreed: whether memory really fell is
     /// the caller's to verify, and a server may go on holding it while a request runs, so close those first. What was
@@ -175,9 +238,12 @@ pub enum UnloadError {
     /// It knows no way, or was started without it: only its end frees the memory.
     #[error("the model server cannot free a model's memory while it runs")]
     Unsupported,
-    /// It could, and said no.
+    /// It could, and said no: it wants another key for this, or another state.
     #[error("the model server refused to free the model's memory")]
     Refused,
+    /// It works for somebody, and would break if it were asked now.
+    #[error("the model server is at work and cannot free the model's memory now")]
+    AtWork,
     /// It could not be asked.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -189,9 +255,15 @@ pub enum ServerError {
     /// Nothing listens, or it does not answer in time.
     #[error("the model server does not answer")]
     Unreachable,
-    /// It wants an API key, or another one.
+    /// It wants an API key, and none is set for it.
     #[error("the model server wants an API key")]
     KeyNeeded,
+    /// It does not take the API key that is set for it.
+    #[error("the model server does not take the API key that is set for it")]
+    KeyWrong,
+    /// Its TLS certificate is not one that this machine trusts.
+    #[error("the model server's TLS certificate is not trusted here")]
+    Certificate,
     /// It answers, but not what its API promises.
     #[error("the model server's answer makes no sense: {0}")]
     Nonsense(&'static str),
@@ -213,7 +285,12 @@ impl ServerError {
         match self {
             Self::Context => RefusalCode::Context,
             Self::Request(_) => RefusalCode::Limit,
-            Self::Unreachable | Self::KeyNeeded | Self::Nonsense(_) | Self::BrokenOff => RefusalCode::Server,
+            Self::Unreachable
+            | Self::KeyNeeded
+            | Self::KeyWrong
+            | Self::Certificate
+            | Self::Nonsense(_)
+            | Self::BrokenOff => RefusalCode::Server,
         }
     }
 }

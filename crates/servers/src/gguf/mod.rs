@@ -23,10 +23,14 @@ pub use self::reader::MAX_HEADER;
 const MAX_PARTS: u32 = 256;
 /// Most layers: the deepest models have about 130.
 const MAX_LAYERS: u32 = 4096;
+/// Widest layer: those of the largest models have some ten thousand numbers.
+const MAX_SIZE: u32 = 1 << 20;
 /// Most tensors of one file; the largest models have some thousand.
 const MAX_TENSORS: u64 = 1 << 16;
 /// Most entries of metadata; models have about 50.
 const MAX_ENTRIES: u64 = 1 << 14;
+/// Most entries that are kept: a model has one of each kind.
+const MAX_KEPT: usize = 64;
 /// What llama.cpp allows a tensor's name, bytes.
 const MAX_TENSOR_NAME: usize = 64;
 /// `general.alignment`, where it is not given.
@@ -114,6 +118,9 @@ pub enum GgufError {
     /// Another version of the format.
     #[error("it is in version {0} of the format; versions 2 and 3 can be read")]
     Version(u32),
+    /// Weights of a kind that came after this program: llama.cpp may know it.
+    #[error("its weights are of a kind ({0}) that is not known here yet")]
+    NewWeights(u32),
     /// The file ends too early.
     #[error("it is cut short: {promised} bytes are promised, {there} are there")]
     Truncated {
@@ -208,10 +215,12 @@ impl Part {
         }
         let mut part = Self { size, ..Self::default() };
         for _ in 0..entries {
-            if let Some((key, value)) = reader.entry()?
-                && part.entries.insert(key, value).is_some()
-            {
+            let Some((key, value)) = reader.entry()? else { continue };
+            if part.entries.insert(key, value).is_some() {
                 return Err(GgufError::Untrue("an entry is there twice"));
+            }
+            if part.entries.len() > MAX_KEPT {
+                return Err(GgufError::TooMuch("it describes more than one model"));
             }
         }
         let alignment = part.number("general.alignment").map_or(ALIGNMENT, u64::from);
@@ -246,8 +255,8 @@ impl Part {
             }
             numbers = numbers.checked_mul(last).ok_or(ENDLESS)?;
         }
-        let (block, bytes) =
-            types::block(reader.u32()?).ok_or(GgufError::Untrue("a tensor is of an unknown type"))?;
+        let kind = reader.u32()?;
+        let (block, bytes) = types::block(kind).ok_or(GgufError::NewWeights(kind))?;
         if row % block != 0 {
             return Err(GgufError::Untrue("a tensor's rows do not divide into blocks"));
         }
@@ -293,6 +302,12 @@ impl Part {
             return Err(GgufError::TooMuch("it says that it has more than 4,096 layers"));
         }
         let of_model = |key: &str| self.of_model(&architecture, key);
+        let sizes =
+            ["embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv"];
+        let mut sizes = sizes.into_iter().chain(["attention.key_length", "attention.value_length"]);
+        if sizes.any(|key| of_model(key) > Some(MAX_SIZE)) {
+            return Err(GgufError::TooMuch("it says that its layers are wider than those of any model"));
+        }
         let (heads, embedding) =
             (of_model("attention.head_count").unwrap_or(0), of_model("embedding_length").unwrap_or(0));
         let head = embedding.checked_div(heads).unwrap_or(0);
