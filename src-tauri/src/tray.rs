@@ -142,6 +142,8 @@ fn chosen(app: &AppHandle, event: MenuEvent) {
         Action::Open => return window::front(app),
         Action::Pause(pause) => Request::Pause(pause),
         Action::Resume => Request::Resume,
+        Action::ShareNow { seconds } => Request::ShareNow { seconds },
+        Action::GiveBack => Request::GiveBack,
         Action::Quit => Request::Stop,
     };
     let app = app.clone();

@@ -64,7 +64,18 @@ pub(crate) enum Command {
         json: Json,
     },
     /// Share again, as far as your rules allow.
-    Resume(Json),
+    Resume {
+        /// Also while you are here and outside your hours, for an hour; never over a limit or during a game.
+        #[arg(long)]
+        now: bool,
+        /// For how long: `1h`, `90m`.
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration, requires = "now")]
+        duration: Option<u32>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// When this machine shares: your rules, and what comes next.
+    Schedule(Json),
     /// Share a model or stop sharing it; without one, list all.
     Share {
         /// The model's name, or an unambiguous part of it.
@@ -275,8 +286,11 @@ fn duration(text: &str) -> Result<u32, String> {
     u32::try_from(seconds)
         .ok()
         .filter(|seconds| (1..=31 * 24 * 3600).contains(seconds))
-        .ok_or_else(|| "a pause lasts 1 second to 31 days".to_owned())
+        .ok_or_else(|| "it can be 1 second to 31 days".to_owned())
 }
+
+/// How long "share now" lasts unless told, seconds.
+pub(crate) const SHARE_NOW: u32 = 3_600;
 
 fn until(text: &str) -> Result<PauseFor, String> {
     if text == "tomorrow" {

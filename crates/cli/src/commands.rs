@@ -33,7 +33,12 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
             let pause = duration.map(|seconds| PauseFor::Seconds { seconds }).or(until);
             show(ask(home, &Request::Pause(pause.unwrap_or(PauseFor::Resumed)))?, json)
         }
-        Command::Resume(json) => show(ask(home, &Request::Resume)?, json),
+        Command::Resume { now: false, json, .. } => show(ask(home, &Request::Resume)?, json),
+        Command::Resume { now: true, duration, json } => {
+            let seconds = duration.unwrap_or(args::SHARE_NOW);
+            show(ask(home, &Request::ShareNow { seconds })?, json)
+        }
+        Command::Schedule(json) => show(ask(home, &Request::Schedule)?, json),
         Command::Share { service: Some(service), may_unload: Some(switch), json, .. } => {
             let on = switch == Switch::On;
             show(ask(home, &Request::MayUnload { service, on })?, json)
@@ -129,6 +134,8 @@ pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
         Response::Services(it) => print_json(&it),
         Response::Networks(it) => print_json(&it),
         Response::Yields(it) => print_json(&it),
+        Response::Schedule(it) => print_json(&it),
+        Response::Preview(it) => print_json(&it),
         Response::Requests(it) => print_json(&it),
         Response::Power(it) => print_json(&it),
         Response::Published(it) => print_json(&it),

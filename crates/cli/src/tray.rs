@@ -66,6 +66,8 @@ async fn act(action: Action, resident: &dyn Resident) {
         Action::Open => return open(resident).await,
         Action::Pause(pause) => Request::Pause(pause),
         Action::Resume => Request::Resume,
+        Action::ShareNow { seconds } => Request::ShareNow { seconds },
+        Action::GiveBack => Request::GiveBack,
         Action::Quit => Request::Stop,
     };
     if let Response::Error(error) = resident.answer(request).await {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::power::Power;
-use crate::schedule::Yield;
+use crate::schedule::{DayHours, ModelFile, Outlook, Schedule, Yield};
 use crate::view::{
     ConfigEntry, Doctor, Network, RequestDetail, RequestRow, Sample, Service, Session, Status, Today,
 };
@@ -54,6 +54,19 @@ pub enum Request {
     Pause(PauseFor),
     /// Share again, as far as the rules allow. → [`Response::Status`]
     Resume,
+    /// Resume, and for so long put aside that somebody is here and that it is outside the hours; never a limit, a game or
+    /// a pause to come. → [`Response::Status`]
+    ShareNow {
+        /// 1 to 31 days.
+        seconds: u32,
+    },
+    /// When this machine shares. → [`Response::Schedule`]
+    Schedule,
+    /// What the policy would say with other settings, which are not kept. → [`Response::Preview`]
+    Preview {
+        /// Values by key, as text; an empty one is the default.
+        settings: BTreeMap<String, String>,
+    },
     /// Give everything back now: shared requests are ended, what sharing loaded is freed, and nothing is shared until
     /// [`Request::Resume`]. → [`Response::Status`]
     GiveBack,
@@ -191,6 +204,10 @@ pub enum Response {
     Samples(Vec<Sample>),
     /// The last session; `None` before the first.
     LastSession(Option<Box<Session>>),
+    /// When this machine shares.
+    Schedule(Box<Schedule>),
+    /// What would happen.
+    Preview(Outlook),
     /// Days by local date (`2026-11-21`).
     Days(BTreeMap<String, Today>),
     /// Power.

@@ -23,6 +23,10 @@ pub struct Status {
     pub since: UnixMillis,
     /// Every reason that holds, the first to end first.
     pub reasons: Vec<Reason>,
+    /// Until when the host's "share now" puts idleness and hours aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub share_now_until: Option<UnixMillis>,
     /// Whether a person can sit at this machine, and whether one does.
     pub presence: Presence,
     /// The cards.

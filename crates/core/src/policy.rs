@@ -6,6 +6,7 @@
 //! engine's; how urgent that is, each [`Cause`] says.
 
 mod cause;
+mod outlook;
 mod rules;
 mod settings;
 
@@ -16,6 +17,7 @@ use idlewatt_protocol::{PauseCode, UnixMillis};
 use jiff::Timestamp;
 
 pub use cause::{Cause, Foreign, Freeing, PowerStop, Urgency};
+pub use outlook::Stretch;
 pub use settings::{AppRule, AppRules, AppRulesError, Battery, Settings, WhileItRuns};
 
 use crate::device::ForeignLoad;
@@ -140,6 +142,8 @@ pub struct Decision {
     pub share_now_until: Option<UnixMillis>,
     /// When this may change by itself, if the clocks run evenly.
     pub changes_at: Option<Timestamp>,
+    /// When sharing goes on by itself, if nothing but time changes; `None` where that is not known.
+    resumes_at: Option<UnixMillis>,
     /// When to ask again even if nothing happens.
     pub wake: Option<Wakeup>,
     own_devices: bool,
@@ -155,7 +159,7 @@ impl Decision {
     /// When sharing resumes by itself; `None` where that is not known.
     #[must_use]
     pub fn until(&self) -> Option<UnixMillis> {
-        self.reasons.iter().map(|reason| reason.until).collect::<Option<Vec<_>>>()?.into_iter().max()
+        self.resumes_at
     }
 
     /// Whether a request is taken; `own` is one of the host's own devices. Those pass what only keeps others away, where
@@ -189,22 +193,45 @@ pub struct Policy {
     state: Option<(State, UnixMillis)>,
     hot: bool,
     empty: bool,
-    /// When something that is waited for with hysteresis was last seen.
-    unsettled: Option<Instant>,
+    /// Since when the screen is locked, where that counts.
+    locked: Option<Instant>,
+    unsettled: Option<Unsettled>,
     share_now: Option<Deadline>,
+}
+
+/// Something whose end is waited for with hysteresis.
+#[derive(Clone, Copy, Debug)]
+struct Unsettled {
+    /// When it last held.
+    seen: Instant,
+    /// When it ends, where that is known: nothing is to be waited for after that.
+    ends: Option<Timestamp>,
 }
 
 impl Policy {
     /// Decides. To be asked on every change of an input or a setting, and at [`Decision::wake`].
     pub fn decide(&mut self, settings: &Settings, inputs: &Inputs, now: &Now) -> Decision {
+        let mut decision = self.decide_now(settings, inputs, now);
+        decision.resumes_at = outlook::resumes_at(self, &decision, settings, inputs, now);
+        decision
+    }
+
+    fn decide_now(&mut self, settings: &Settings, inputs: &Inputs, now: &Now) -> Decision {
         let mut reasons = Reasons::new(now);
-        self.settle(settings, inputs, &mut reasons);
         reasons.commands(inputs);
-        let person = reasons.person(settings, inputs);
+        let heat = self.heat(settings, inputs);
+        reasons.heat(heat, settings, inputs);
+        self.empty = rules::battery_too_empty(settings.battery, inputs.machine.supply, self.empty);
+        reasons.machine(settings, inputs, self.empty);
+        reasons.programs(settings, inputs);
+        let locked = settings.locked_is_away && inputs.activity.locked == Some(true);
+        self.locked = locked.then(|| self.locked.unwrap_or(now.monotonic));
+        let person = reasons.person(settings, inputs, self.locked);
         reasons.hours(settings);
         reasons.price(settings);
         reasons.lacks(inputs);
         let share_now = reasons.share_now(inputs);
+        self.settle(settings, inputs, &mut reasons);
         let lowered = person
             .filter(|_| settings.while_active || share_now.is_some())
             .or_else(|| rules::listed(settings, inputs, WhileItRuns::LowerCap));
@@ -228,33 +255,43 @@ impl Policy {
             lowered,
             share_now_until: share_now.map(|it| UnixMillis(it.as_millisecond())),
             changes_at,
+            resumes_at: None,
             wake,
             own_devices: settings.own_devices,
         }
     }
 
-    /// What is only over once it has been over for the hysteresis.
-    fn settle(&mut self, settings: &Settings, inputs: &Inputs, reasons: &mut Reasons<'_>) {
+    /// The temperature, while it is too high.
+    fn heat(&mut self, settings: &Settings, inputs: &Inputs) -> Option<i32> {
         let limit = settings.thermal_limit_c;
         let threshold = if self.hot { limit - THERMAL_HYSTERESIS_C + 1 } else { limit };
-        self.hot = inputs.hottest_c.is_some_and(|reading| reading >= threshold);
-        let heat = inputs.hottest_c.filter(|_| self.hot);
-        self.empty = rules::battery_too_empty(settings.battery, inputs.machine.supply, self.empty);
+        let heat = inputs.hottest_c.filter(|reading| *reading >= threshold);
+        self.hot = heat.is_some();
+        heat
+    }
+
+    /// Some reasons are only over once they have been over for the hysteresis.
+    fn settle(&mut self, settings: &Settings, inputs: &Inputs, reasons: &mut Reasons<'_>) {
         if inputs.share_now_until.is_some() && self.share_now != inputs.share_now_until {
             // The host said so just now. What comes after that settles as ever.
             self.unsettled = None;
         }
         self.share_now = inputs.share_now_until;
 
-        reasons.heat(heat, settings, inputs);
-        reasons.machine(settings, inputs, self.empty);
-        reasons.programs(settings, inputs);
-        if !reasons.found.is_empty() {
-            self.unsettled = Some(reasons.now.monotonic);
-        } else if let Some(until) = self.unsettled.map(|last| last + settings.resume_hysteresis)
-            && until > reasons.now.monotonic
-        {
-            reasons.hold_until(Cause::Settling, until, "the resume hysteresis ends");
+        let now = reasons.now;
+        let mut unsettling = reasons.found.iter().filter(|found| found.cause.settles()).peekable();
+        if unsettling.peek().is_some() {
+            let ends = unsettling.map(|found| found.until).collect::<Option<Vec<_>>>();
+            self.unsettled =
+                Some(Unsettled { seen: now.monotonic, ends: ends.and_then(|ends| ends.into_iter().max()) });
+            return;
+        }
+        self.unsettled = self.unsettled.filter(|it| {
+            let over = it.ends.is_some_and(|ends| ends <= now.wall);
+            !over && it.seen + settings.resume_hysteresis > now.monotonic
+        });
+        if let Some(Unsettled { seen, .. }) = self.unsettled {
+            reasons.settle_until(seen + settings.resume_hysteresis);
         }
     }
 

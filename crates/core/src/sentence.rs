@@ -1,10 +1,13 @@
 //! What is happening and why, in one sentence for people.
 
+mod rules;
+
 use std::time::Duration;
 
 use idlewatt_protocol::{Millijoules, Milliwatts, UnixMillis};
 use jiff::Timestamp;
 use jiff::civil::Weekday;
+pub use rules::{rules, stretch};
 
 use crate::governor::{Limit, Unenforceable};
 use crate::policy::{Cause, Decision, Foreign, PowerStop, Reason, State, THERMAL_HYSTERESIS_C};
@@ -28,6 +31,13 @@ pub struct Scene {
 /// The whole state in one sentence: "Paused: you are here. Sharing resumes 10 min after you stop."
 #[must_use]
 pub fn state(decision: &Decision, scene: &Scene, now: &Now) -> String {
+    let share_now = decision.share_now_until.map_or_else(String::new, |until| {
+        format!(" You said to share now; your rules hold again from {}.", clock(until, now))
+    });
+    format!("{}{share_now}", of_state(decision, scene, now))
+}
+
+fn of_state(decision: &Decision, scene: &Scene, now: &Now) -> String {
     match decision.state {
         State::Paused => paused(&decision.reasons, now),
         State::Offline => {

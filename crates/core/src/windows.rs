@@ -5,6 +5,7 @@
 //! its first coming.
 
 mod exceptions;
+mod week;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ pub use exceptions::{Exceptions, ExceptionsError, Hours};
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Span, Timestamp};
+pub use week::Week;
 
 use crate::Now;
 
@@ -50,9 +52,7 @@ impl ShareWindows {
     /// When that changes next; `None` where it never does.
     #[must_use]
     pub fn next_change(&self, now: &Now) -> Option<Timestamp> {
-        if self.windows.is_none() {
-            return None;
-        }
+        self.windows.as_ref()?;
         // Most changes are near, and looking far ahead takes its time.
         self.change_within(now, 2).or_else(|| self.change_within(now, HORIZON_DAYS))
     }

@@ -101,12 +101,14 @@ impl Node {
         drop(policy);
     }
 
-    fn inputs(&self) -> Inputs {
+    pub(crate) fn inputs(&self) -> Inputs {
         let (shared, ready) = self.services.shared_and_ready();
         let (joined, connected) = self.networks.joined_and_connected();
         Inputs {
+        self.look_for_programs(shared > 0);
             presence: *self.presence.readings().borrow(),
             pause: *self.pause.borrow(),
+            activity: self.presence.activity().borrow().clone(),
             share_now_until: *self.share_now_until.borrow(),
             hottest_c: self.cards.hottest_c(),
             power: self.governing.stops_sharing(),
@@ -123,6 +125,13 @@ impl Node {
 
     fn start_session(self: &Arc<Self>, now: &Now) {
         self.cards.start_session();
+    /// Running programs are looked through for the host's list only while something is shared.
+    fn look_for_programs(&self, wanted: bool) {
+        let config = self.config();
+        let names = config.settings().policy.apps.names().filter(|_| wanted);
+        self.presence.look_for(&names.map(str::to_owned).collect::<Vec<_>>());
+    }
+
         let (session, kept) = self.store.start_session(now.unix());
         self.standing.send_modify(|it| it.session = Some(session));
         let node = Arc::clone(self);

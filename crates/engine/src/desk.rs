@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use idlewatt_control::{Code, ControlError, Event, PauseFor, Request, Response};
 use idlewatt_core::Now;
+use idlewatt_core::now::Deadline;
 use idlewatt_protocol::{RequestId, UnixMillis};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use tokio::sync::broadcast;
@@ -56,14 +57,20 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             Response::Networks(node.network_views().await)
         }
         Request::Pause(pause) => {
-            set_pause(node, Some(KeptPause { until: end_of(pause, &now)? })).await?;
+            set_pause(node, Some(KeptPause { until: end_of(pause, &now)? }), None).await?;
             Response::Status(Box::new(node.status().await))
         }
         Request::Resume => {
-            set_pause(node, None).await?;
+            set_pause(node, None, None).await?;
             node.look.notify_one();
             Response::Status(Box::new(node.status().await))
         }
+        Request::ShareNow { seconds } => {
+            node.share_now(seconds).await?;
+            Response::Status(Box::new(node.status().await))
+        }
+        Request::Schedule => Response::Schedule(Box::new(node.schedule())),
+        Request::Preview { settings } => Response::Preview(node.preview(&settings)?),
         Request::GiveBack => {
             node.give_everything_back().await?;
             Response::Status(Box::new(node.status().await))
@@ -146,10 +153,15 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
     })
 }
 
-pub(crate) async fn set_pause(node: &Arc<Node>, pause: Option<KeptPause>) -> Result<(), ControlError> {
+/// Pauses or resumes. Either ends a "share now" of before.
+pub(crate) async fn set_pause(
+    node: &Arc<Node>,
+    pause: Option<KeptPause>,
+    share_now_until: Option<Deadline>,
+) -> Result<(), ControlError> {
     // The GPU is given back first; the note for the next start may take its time.
     node.pause.send_replace(pause.map(|it| it.in_force(&clock::now())));
-    node.share_now_until.send_replace(None);
+    node.share_now_until.send_replace(share_now_until);
     node.decide();
     let text = serde_json::to_string(&pause).unwrap_or_default();
     kept(node.store.set_setting(PAUSE, &text).await).map_err(|error| ControlError {

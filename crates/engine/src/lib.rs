@@ -33,6 +33,7 @@ mod receipts;
 mod services;
 mod serving;
 mod signing;
+mod schedule;
 mod slots;
 mod status;
 mod yielding;

@@ -39,6 +39,7 @@ impl Node {
             sentence,
             since: standing.decision.since,
             reasons: standing.decision.reasons.iter().map(|it| reason(it, &now)).collect(),
+            share_now_until: standing.decision.share_now_until,
             presence: match *self.presence.readings().borrow() {
                 PresenceReading::Headless => Presence::Headless,
                 PresenceReading::Active { .. } => Presence::Here,

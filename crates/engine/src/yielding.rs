@@ -235,7 +235,7 @@ impl Node {
     /// The panic button: everything back now, memory too, and nothing is shared until the host says so.
     pub(crate) async fn give_everything_back(self: &Arc<Self>) -> Result<(), ControlError> {
         lock(&self.giving_back.machine).demand(Instant::now());
-        set_pause(self, Some(KeptPause { until: None })).await
+        set_pause(self, Some(KeptPause { until: None }), None).await
     }
 
     /// The host allows that a service is unloaded although sharing did not load it, or does not any more.

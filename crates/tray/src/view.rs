@@ -67,6 +67,13 @@ pub enum Action {
     Pause(PauseFor),
     /// Share again, as far as the rules allow.
     Resume,
+    /// Put aside for a time that somebody is here, and the hours.
+    ShareNow {
+        /// How long.
+        seconds: u32,
+    },
+    /// Give the GPU back at once, its memory too, and share nothing until told.
+    GiveBack,
     /// Stop sharing and end the program.
     Quit,
 }
@@ -90,6 +97,12 @@ impl From<&Status> for TrayView {
         if status.reasons.iter().any(|reason| reason.code == PauseCode::PausedByHost) {
             menu.push(choice("Resume sharing", Action::Resume));
         } else {
+            menu.push(choice("Give my GPU back", Action::GiveBack));
+            if status.share_now_until.is_some() {
+                menu.push(choice("Go by my rules again", Action::Resume));
+            } else if status.reasons.iter().any(|reason| is_put_aside(reason.code)) {
+                menu.push(choice("Share now, for 1 hour", Action::ShareNow { seconds: 3_600 }));
+            }
             menu.push(choice("Pause for 1 hour", Action::Pause(PauseFor::Seconds { seconds: 3_600 })));
             menu.push(choice("Pause until tomorrow", Action::Pause(PauseFor::Tomorrow)));
             menu.push(choice("Pause until I resume", Action::Pause(PauseFor::Resumed)));
@@ -122,6 +135,14 @@ impl TrayView {
         };
         self.menu.len() == other.menu.len() && self.menu.iter().zip(&other.menu).all(same)
     }
+}
+
+/// What "share now" ends.
+const fn is_put_aside(code: PauseCode) -> bool {
+    matches!(
+        code,
+        PauseCode::PersonHere | PauseCode::CannotSeeInput | PauseCode::OutsideWindow | PauseCode::Settling
+    )
 }
 
 fn choice(label: impl Into<String>, action: Action) -> Item {
@@ -164,11 +185,13 @@ mod tests {
             sentence: sentence.to_owned(),
             since: UnixMillis(0),
             reasons: reasons.iter().map(reason).collect(),
+            share_now_until: None,
             presence: Presence::Away,
             gpus: Vec::new(),
             services: Vec::new(),
             networks: Vec::new(),
             today: Today::default(),
+            awake: None,
             running: 0,
             last_yield: None,
             attention: Vec::new(),
@@ -192,6 +215,23 @@ mod tests {
         let sentence = "Paused: you are here. Shares again 10 minutes after you leave.";
         let status = status(State::Paused, sentence, &[PauseCode::PersonHere]);
         insta::assert_yaml_snapshot!(TrayView::from(&status));
+    }
+
+    #[test]
+    fn share_now_is_offered_where_it_would_change_something_and_can_be_taken_back() {
+        let label = |status: &Status| -> Vec<String> {
+            let menu = TrayView::from(status).menu.into_iter();
+            menu.filter_map(|item| match item {
+                Item::Choice { label, action: Action::ShareNow { .. } | Action::Resume } => Some(label),
+                _ => None,
+            })
+            .collect()
+        };
+        let mut away = status(State::Paused, "Paused: outside your hours.", &[PauseCode::OutsideWindow]);
+        assert_eq!(label(&away), ["Share now, for 1 hour"]);
+        assert_eq!(label(&status(State::Paused, "Paused: a game runs.", &[PauseCode::Game])), [""; 0]);
+        away.share_now_until = Some(UnixMillis(1));
+        assert_eq!(label(&away), ["Go by my rules again"]);
     }
 
     #[test]

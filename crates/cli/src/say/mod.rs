@@ -8,6 +8,7 @@ mod measure;
 mod power;
 mod receipt;
 mod status;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,8 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
         Response::Services(it) => lists::services(it),
         Response::Networks(it) => lists::networks(it),
         Response::Yields(it) => lists::yields(it, now),
+        Response::Schedule(it) => schedule::schedule(it, now),
+        Response::Preview(it) => schedule::outlook(it, now),
         Response::Requests(it) => lists::requests(it, now),
         Response::Config(it) => it.iter().map(setting).collect::<Vec<_>>().join("\n"),
         Response::Receipt(it) => match it.verify() {

@@ -297,6 +297,25 @@ impl Cause {
         }
     }
 
+    /// Whether it is only over once it has been over for the hysteresis: what comes and goes as it likes. What the host
+    /// commands, an hour or a price brings and ends, and what is missing, ends when it ends; a person who went has been
+    /// waited for already.
+    #[must_use]
+    pub const fn settles(&self) -> bool {
+        match self {
+            Self::PersonHere { active, .. } => *active,
+            Self::PausedByHost
+            | Self::OutsideWindow
+            | Self::Settling
+            | Self::Price { .. }
+            | Self::NothingToShare { .. }
+            | Self::NoNetwork
+            | Self::CannotKeep
+            | Self::Stopping => false,
+            _ => true,
+        }
+    }
+
     /// Whether it keeps only other people's requests away: the hours, and that somebody may sit here. The host's own
     /// devices pass it, and `share now` puts it aside.
     #[must_use]

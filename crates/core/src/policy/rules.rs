@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use idlewatt_protocol::PauseCode;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{BATTERY_HYSTERESIS, Battery, Cause, Foreign, HostPause, Inputs, Settings, WhileItRuns};
+use super::{
+    BATTERY_HYSTERESIS, Battery, Cause, Foreign, HostPause, Inputs, PowerStop, Settings, WhileItRuns,
+};
 use crate::device::ForeignLoad;
 use crate::machine::Supply;
 use crate::presence::PresenceReading;
@@ -62,7 +64,12 @@ impl<'a> Reasons<'a> {
 
     /// Gives the person, whether or not that is a reason. The hysteresis of a person runs from the last input, beside the
     /// idle time: the longer of the two holds.
-    pub(super) fn person(&mut self, settings: &Settings, inputs: &Inputs) -> Option<Cause> {
+    pub(super) fn person(
+        &mut self,
+        settings: &Settings,
+        inputs: &Inputs,
+        locked: Option<Instant>,
+    ) -> Option<Cause> {
         let people = inputs.activity.remote_logins;
         if people > 0 && !settings.remote_logins {
             self.hold(Cause::RemoteLogin { people });
@@ -70,15 +77,15 @@ impl<'a> Reasons<'a> {
         if settings.idle_after.is_zero() {
             return None;
         }
-        let locked = settings.locked_is_away && inputs.activity.locked == Some(true);
-        let idle_after = if locked { Duration::ZERO } else { settings.idle_after };
-        let resumes_after = idle_after.max(settings.resume_hysteresis);
+        let resumes_after = settings.idle_after.max(settings.resume_hysteresis);
         let (cause, until) = match inputs.presence {
             PresenceReading::Headless => return None,
             PresenceReading::Blind => (Cause::CannotSeeInput, None),
             PresenceReading::Active { .. } => (Cause::PersonHere { active: true, resumes_after }, None),
             PresenceReading::Idle { last_input } => {
-                let until = last_input + resumes_after;
+                let after_lock = locked.map(|locked| locked.max(last_input) + settings.resume_hysteresis);
+                let until =
+                    (last_input + resumes_after).min(after_lock.unwrap_or(last_input + resumes_after));
                 if until <= self.now.monotonic {
                     return None;
                 }
@@ -139,7 +146,9 @@ impl<'a> Reasons<'a> {
             self.hold(Cause::TooHot { reading_c, limit_c: settings.thermal_limit_c });
         }
         // The limit above has said it already.
-        let power = inputs.power.filter(|stop| heat.is_none() || stop.code() != PauseCode::TooHot);
+        let told = |stop: &PowerStop| heat.is_some() && stop.code() == PauseCode::TooHot;
+        let over = |stop: &PowerStop| stop.until().is_some_and(|until| until <= self.now.wall);
+        let power = inputs.power.filter(|stop| !told(stop) && !over(stop));
         if let Some(stop) = power {
             match stop.until() {
                 Some(until) => self.hold_until_wall(Cause::Power(stop), until, "a power limit passes"),
@@ -205,11 +214,20 @@ impl<'a> Reasons<'a> {
         }
     }
 
+    /// Waits for the hysteresis of a reason that is over; where another outlasts it, only that is told.
+    pub(super) fn settle_until(&mut self, until: Instant) {
+        let wall = self.now.wall_at(until);
+        if self.found.iter().all(|found| found.until.is_some_and(|ends| ends < wall)) {
+            self.found.push(Found { cause: Cause::Settling, until: Some(wall) });
+        }
+        self.wake(until, "the resume hysteresis ends");
+    }
+
     fn hold(&mut self, cause: Cause) {
         self.found.push(Found { cause, until: None });
     }
 
-    pub(super) fn hold_until(&mut self, cause: Cause, until: Instant, why: &'static str) {
+    fn hold_until(&mut self, cause: Cause, until: Instant, why: &'static str) {
         self.found.push(Found { cause, until: Some(self.now.wall_at(until)) });
         self.wake(until, why);
     }

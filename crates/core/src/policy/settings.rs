@@ -118,6 +118,11 @@ impl AppRules {
         self.0.iter().map(|rule| rule.app.as_str())
     }
 
+    /// The names of those during which this happens.
+    pub fn names_of(&self, then: WhileItRuns) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |rule| rule.then == then).map(|rule| rule.app.as_str())
+    }
+
     /// The first of these programs for which a rule says so.
     pub(super) fn first<'a>(&self, running: &'a [App], then: WhileItRuns) -> Option<&'a App> {
         let says = |app: &App| {

@@ -58,6 +58,28 @@ impl Config {
         Ok(Self { path: path.to_path_buf(), settings, chosen, unknown })
     }
 
+    /// The values for programs as they would be with these edits, by key as text; an empty one takes the choice back.
+    ///
+    /// # Errors
+    /// When there is no such key, or a value is none for it.
+    pub fn settings_with(&self, edits: &BTreeMap<String, String>) -> Result<Settings, ControlError> {
+        let mut chosen = self.chosen.clone();
+        for (key, value) in edits {
+            match value.trim() {
+                "" => drop(chosen.remove(key)),
+                value => drop(chosen.insert(key.clone(), value.to_owned())),
+            }
+        }
+        let mut settings = Settings::default();
+        for (key, value) in chosen.iter().chain(edits.iter().filter(|(_, value)| value.trim().is_empty())) {
+            let rule = keys::find(key).ok_or_else(|| no_such_key(key))?;
+            if !value.trim().is_empty() {
+                (rule.apply)(&mut settings, value).map_err(|why| bad_value(key, value, &why))?;
+            }
+        }
+        Ok(settings)
+    }
+
     /// The values for programs.
     #[must_use]
     pub fn settings(&self) -> &Settings {
