@@ -1,21 +1,19 @@
 //! What listens on this machine, recognised by what it says.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use url::Url;
 
 use crate::digest::Digests;
-use crate::http::{Http, is_loopback};
-use crate::llama_cpp::LlamaCpp;
-use crate::ollama::Ollama;
-use crate::openai::OpenAi;
+use crate::http::{Http, Site, is_loopback};
+use crate::recognise::{Recognised, recognise};
 use crate::{Kind, Model, ModelServer, ServerError, ServerKeys};
 
 /// Loopback ports where model servers usually listen: Ollama, llama.cpp (old and new), LM Studio, vLLM, TabbyAPI and
-/// text-generation-webui, KoboldCpp, SGLang, Jan. A port says nothing about what is behind it.
+/// text-generation-webui, KoboldCpp, SGLang, Jan; 8080 is also mlx_lm's and LocalAI's. A port says nothing about what is behind it.
 pub const USUAL_PORTS: [u16; 9] = [11434, 8080, 9931, 1234, 8000, 5000, 5001, 30000, 1337];
 
 /// All questions that recognise one address together.
@@ -56,6 +54,8 @@ pub struct Found {
 pub struct Servers {
     http: Http,
     digests: Digests,
+    /// Servers that answered, by address: what an adapter remembers lasts as long as its server does.
+    met: Arc<Mutex<HashMap<Url, Recognised>>>,
 }
 
 impl Servers {
@@ -64,7 +64,7 @@ impl Servers {
     /// # Errors
     /// When the system's TLS roots cannot be loaded.
     pub fn new(keys: Arc<dyn ServerKeys>) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: Http::new(keys)?, digests: Digests::default() })
+        Ok(Self { http: Http::new(keys)?, digests: Digests::default(), met: Arc::default() })
     }
 
     /// Asks every address at once who is there, and every server what it offers; at most some seconds. Loads and wakes
@@ -79,33 +79,36 @@ impl Servers {
 
     /// One address; with whether it serves a blob of Ollama's.
     async fn look(&self, url: Url, named: bool) -> Option<(Found, bool)> {
-        let recognised = tokio::time::timeout(RECOGNISE, self.recognise(&url)).await;
-        let recognised = recognised.unwrap_or(Err(ServerError::Unreachable));
-        match recognised {
-            Ok(Some((server, blob))) => {
-                let models = server.models().await;
-                Some((Found { url, named, server: Some(server), models }, blob))
+        let site = Site::new(&self.http, &url);
+        let before = self.met().get(&url).cloned();
+        let known = before.as_ref().map(|it| it.server.kind());
+        let recognised = tokio::time::timeout(RECOGNISE, recognise(&site, &self.digests, known)).await;
+        let now = match recognised.unwrap_or(Err(ServerError::Unreachable)) {
+            Ok(Some(now)) => now,
+            other => {
+                let error = match other {
+                    Err(error) => error,
+                    Ok(_) => ServerError::Nonsense("it is no model server that is known here"),
+                };
+                return named.then(|| (Found { url, named, server: None, models: Err(error) }, false));
             }
-            Ok(None) if named => {
-                let models = Err(ServerError::Nonsense("it is no model server that is known here"));
-                Some((Found { url, named, server: None, models }, false))
-            }
-            Err(error) if named => Some((Found { url, named, server: None, models: Err(error) }, false)),
-            Ok(None) | Err(_) => None,
+        };
+        let now = match before {
+            Some(before) if before.server.kind() == now.server.kind() => before,
+            _ => now,
+        };
+        let models = now.server.models().await;
+        if models.is_ok() {
+            self.met().insert(url.clone(), now.clone());
+        } else {
+            // With a key it may tell more of itself.
+            self.met().remove(&url);
         }
+        Some((Found { url, named, server: Some(now.server), models }, now.ollamas))
     }
 
-    async fn recognise(&self, root: &Url) -> Result<Option<(Arc<dyn ModelServer>, bool)>, ServerError> {
-        // llama.cpp first, and by `/props`: the other questions would wake a model that sleeps.
-        if let Some(server) = LlamaCpp::recognise(&self.http, &self.digests, root).await? {
-            let blob = server.serves_ollama_blob().await;
-            return Ok(Some((Arc::new(server), blob)));
-        }
-        if let Some(server) = Ollama::recognise(&self.http, root).await? {
-            return Ok(Some((Arc::new(server), false)));
-        }
-        let server = OpenAi::recognise(&self.http, root).await?;
-        Ok(server.map(|server| (Arc::new(server) as Arc<dyn ModelServer>, false)))
+    fn met(&self) -> std::sync::MutexGuard<'_, HashMap<Url, Recognised>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,17 +6,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use idlewatt_protocol::message::Endpoint;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, SERVER};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use url::Url;
 
-use crate::{ServerAnswer, ServerError, ServerKeys};
+use crate::request::Allowed;
+use crate::{Model, ServerAnswer, ServerError, ServerKeys, UnloadError};
 
 /// A server on loopback that listens takes a connection at once; one on the LAN within a round trip.
 const CONNECT: Duration = Duration::from_secs(2);
 /// For answers that a server has ready: lists and facts, no generation.
 const FACTS: Duration = Duration::from_secs(3);
+/// For a server to let go of a model: some answer only when it is done.
+pub(crate) const FREEING: Duration = Duration::from_secs(10);
+/// For a server to take a model back into memory.
+pub(crate) const LOADING: Duration = Duration::from_secs(120);
 /// Largest answer to a question about facts, bytes. llama.cpp's `/props` carries a chat template of tens of kilobytes.
 const FACTS_BYTES: usize = 1024 * 1024;
 /// llama.cpp closes a kept connection after 5 s; one second less, so that a request never meets a closing one.
@@ -54,46 +60,35 @@ impl Http {
         Ok(Self { client: client().pool_idle_timeout(KEEP).build()?, fresh, keys })
     }
 
-    fn with_key(&self, root: &Url, request: RequestBuilder) -> RequestBuilder {
-        match self.keys.key(root) {
-            Some(key) => request.bearer_auth(key),
-            None => request,
+    /// Sends a request with the server's key, if there is one, and reads the whole answer, up to 1 MiB.
+    async fn exchange(
+        &self,
+        root: &Url,
+        request: RequestBuilder,
+        within: Duration,
+    ) -> Result<Whole, ServerError> {
+        let key = self.keys.key(root);
+        let refused = refused(key.is_some());
+        let mut answer = keyed(request, key).timeout(within).send().await.map_err(|error| failed(&error))?;
+        let status = answer.status();
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            return Err(refused);
         }
-    }
-
-    /// Facts as JSON.
-    pub(crate) async fn facts<T: DeserializeOwned>(&self, root: &Url, path: &str) -> Result<T, ServerError> {
-        let request = self.client.get(at(root, path)?);
-        self.read(root, request).await
-    }
-
-    async fn read<T: DeserializeOwned>(&self, root: &Url, request: RequestBuilder) -> Result<T, ServerError> {
-        let bytes = self.bytes(root, request).await?;
-        serde_json::from_slice(&bytes).map_err(|_| ServerError::Nonsense("not the JSON its API promises"))
-    }
-
-    /// A short text, such as a greeting page.
-    pub(crate) async fn text(&self, root: &Url, path: &str) -> Result<String, ServerError> {
-        let bytes = self.bytes(root, self.client.get(at(root, path)?)).await?;
-        String::from_utf8(bytes).map_err(|_| ServerError::Nonsense("not text"))
-    }
-
-    async fn bytes(&self, root: &Url, request: RequestBuilder) -> Result<Vec<u8>, ServerError> {
-        let mut answer =
-            self.with_key(root, request).timeout(FACTS).send().await.map_err(|_| ServerError::Unreachable)?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ServerError::KeyNeeded),
-            _ => return Err(ServerError::Nonsense("an error status")),
+        if status.is_redirection() {
+            return Err(ServerError::Nonsense("a redirect, which is not followed"));
         }
-        let mut bytes = Vec::new();
+        let python = answer
+            .headers()
+            .get(SERVER)
+            .is_some_and(|it| it.to_str().is_ok_and(|it| it.starts_with("BaseHTTP/")));
+        let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|_| ServerError::BrokenOff)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > FACTS_BYTES {
+            body.extend_from_slice(&chunk);
+            if body.len() > FACTS_BYTES {
                 return Err(ServerError::Nonsense("longer than 1 MiB"));
             }
         }
-        Ok(bytes)
+        Ok(Whole { status, body, python })
     }
 
     /// Sends an inference request. No time limit of its own: how long a model may think is for the caller to say.
@@ -105,10 +100,12 @@ impl Http {
     ) -> Result<ServerAnswer, ServerError> {
         let url = at(root, endpoint.path())?;
         let body = Bytes::from(body);
+        let key = self.keys.key(root);
+        let refused = refused(key.is_some());
         let ask = |client: &reqwest::Client| {
             let json = HeaderValue::from_static("application/json");
             let request = client.post(url.clone()).header(CONTENT_TYPE, json).body(body.clone());
-            self.with_key(root, request).send()
+            keyed(request, key.clone()).send()
         };
         // A server may close a kept connection (after some time, or some requests) just as it is used again. Nothing has
         // come back then, and asking a model twice changes nothing, so a new connection decides.
@@ -116,15 +113,158 @@ impl Http {
             Err(error) if !error.is_connect() => ask(&self.fresh).await,
             answer => answer,
         };
-        let body = answer.map_err(|error| {
-            if error.is_connect() { ServerError::Unreachable } else { ServerError::BrokenOff }
+        let body = answer.map_err(|error| match failed(&error) {
+            ServerError::Unreachable if !error.is_connect() => ServerError::BrokenOff,
+            failed => failed,
         })?;
         let status = body.status();
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            return Err(ServerError::KeyNeeded);
+            return Err(refused);
         }
         Ok(ServerAnswer { status: status.as_u16(), streaming: status.is_success() && is_stream(&body), body })
     }
+}
+
+/// An answer read to its end.
+pub(crate) struct Whole {
+    pub(crate) status: StatusCode,
+    body: Vec<u8>,
+    /// Whether Python's own little HTTP server sent it.
+    pub(crate) python: bool,
+}
+
+impl Whole {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ServerError> {
+        if self.status != StatusCode::OK {
+            return Err(ServerError::Nonsense("an error status"));
+        }
+        serde_json::from_slice(&self.body).map_err(|_| ServerError::Nonsense("not the JSON its API promises"))
+    }
+
+    fn text(self) -> Result<String, ServerError> {
+        if self.status != StatusCode::OK {
+            return Err(ServerError::Nonsense("an error status"));
+        }
+        String::from_utf8(self.body).map_err(|_| ServerError::Nonsense("not text"))
+    }
+
+    /// Whether a server that was asked to free memory agreed, going by the status alone.
+    pub(crate) fn agreed(&self) -> Result<(), UnloadError> {
+        match self.status {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                Err(UnloadError::Unsupported)
+            }
+            _ => Err(UnloadError::Refused),
+        }
+    }
+}
+
+/// One server's address, and the way to it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    http: Http,
+    root: Url,
+}
+
+impl Site {
+    pub(crate) fn new(http: &Http, root: &Url) -> Self {
+        Self { http: http.clone(), root: root.clone() }
+    }
+
+    pub(crate) fn root(&self) -> &Url {
+        &self.root
+    }
+
+    /// Whether the host has set a key for it.
+    pub(crate) fn has_key(&self) -> bool {
+        self.http.keys.key(&self.root).is_some()
+    }
+
+    /// Whatever is at `path`.
+    pub(crate) async fn get(&self, path: &str) -> Result<Whole, ServerError> {
+        let request = self.http.client.get(at(&self.root, path)?);
+        self.http.exchange(&self.root, request, FACTS).await
+    }
+
+    /// Facts as JSON.
+    pub(crate) async fn facts<T: DeserializeOwned>(&self, path: &str) -> Result<T, ServerError> {
+        self.get(path).await?.json()
+    }
+
+    /// Facts, where their absence, or another server's answer in their place, means that this is another server.
+    ///
+    /// # Errors
+    /// When the server is away or wants a key.
+    pub(crate) async fn facts_if_any<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<Option<T>, ServerError> {
+        match self.facts(path).await {
+            Ok(facts) => Ok(Some(facts)),
+            Err(ServerError::Nonsense(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// A short text, such as a greeting page.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, ServerError> {
+        self.get(path).await?.text()
+    }
+
+    /// Tells the server to do something.
+    pub(crate) async fn tell(
+        &self,
+        path: &str,
+        what: &Value,
+        within: Duration,
+    ) -> Result<Whole, ServerError> {
+        let request = self.http.client.post(at(&self.root, path)?);
+        let request =
+            request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(what.to_string());
+        self.http.exchange(&self.root, request, within).await
+    }
+
+    /// Sends an inference request as it is.
+    pub(crate) async fn infer(&self, endpoint: Endpoint, body: String) -> Result<ServerAnswer, ServerError> {
+        self.http.infer(&self.root, endpoint, body).await
+    }
+
+    /// Sends what is allowed of a request, with nothing of the server's own in it.
+    pub(crate) async fn call(
+        &self,
+        model: &Model,
+        endpoint: Endpoint,
+        body: &[u8],
+        max_tokens: u32,
+    ) -> Result<ServerAnswer, ServerError> {
+        let allowed = Allowed::read(endpoint, body)?;
+        self.infer(endpoint, allowed.write(&model.id, max_tokens, "")).await
+    }
+}
+
+fn keyed(request: RequestBuilder, key: Option<String>) -> RequestBuilder {
+    match key {
+        Some(key) => request.bearer_auth(key),
+        None => request,
+    }
+}
+
+/// What a refusal means, by whether a key was sent.
+const fn refused(keyed: bool) -> ServerError {
+    if keyed { ServerError::KeyWrong } else { ServerError::KeyNeeded }
+}
+
+/// Why nothing came back. A certificate is told apart: the server is there, and trying again will not help.
+fn failed(error: &reqwest::Error) -> ServerError {
+    let mut cause = std::error::Error::source(error);
+    while let Some(it) = cause {
+        if it.to_string().contains("certificate") {
+            return ServerError::Certificate;
+        }
+        cause = it.source();
+    }
+    ServerError::Unreachable
 }
 
 fn is_stream(answer: &Response) -> bool {

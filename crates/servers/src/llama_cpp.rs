@@ -1,9 +1,14 @@
 //! llama.cpp's server, alone or as a router of several models.
 //!
-//! Facts this file rests on (llama.cpp `tools/server/README.md`, and the recorded exchanges in
-//! `tests/fixtures/llama.cpp`): only `/health`, `/props`, `/models` and `/metrics` leave a sleeping model asleep; a router
-//! loads a model on `GET` unless `autoload=false` is given; `/props` names the context of one slot; `timings_per_token`
-//! adds token counts to each event of a stream.
+//! Facts this file rests on (llama.cpp `tools/server/README.md` and `server-models.h`, and the recorded exchanges in
+//! `tests/fixtures/llama.cpp`):
+//! - `/props` tells the build as `b1234-abcdef`, the context of one slot, and whether the model sleeps
+//!   (`--sleep-idle-seconds`). With `--api-key` it wants the key, while the list of models never does.
+//! - Only `/health`, `/props`, `/models` and `/metrics` leave a sleeping model asleep. A router loads a model that a `GET`
+//!   is about unless `autoload=false` is given, and runs each in a process of its own.
+//! - A router frees a model by `POST /models/unload`, and loads it again for the next request. A single server cannot: its
+//!   end, or its own sleep, frees the memory.
+//! - `timings_per_token` adds token counts to each event of a stream; a trailing message of the assistant's is continued.
 
 use std::path::Path;
 
@@ -11,22 +16,25 @@ use async_trait::async_trait;
 use idlewatt_protocol::Artefact;
 use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::digest::Digests;
-use crate::http::Http;
+use crate::http::{FREEING, Site};
 use crate::name::{PublicName, tidy};
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+
+const PROPS: &str = "/props?autoload=false";
+const MODELS: &str = "/models?autoload=false";
 
 #[derive(Debug)]
 pub(crate) struct LlamaCpp {
-    http: Http,
-    root: Url,
+    site: Site,
     digests: Digests,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Props {
     build_info: Option<String>,
     role: Option<String>,
@@ -54,6 +62,8 @@ struct Listed {
 struct Entry {
     id: String,
     #[serde(default)]
+    owned_by: Option<String>,
+    #[serde(default)]
     status: Option<Status>,
 }
 
@@ -67,37 +77,57 @@ struct Slot {
     is_processing: bool,
 }
 
+impl Props {
+    fn is_router(&self) -> bool {
+        self.role.as_deref() == Some("router")
+    }
+
+    /// Others imitate `/props` without a build, or with a product's name in its place.
+    fn is_llama_cpp(&self) -> bool {
+        let number = |build: &str| Some(build.strip_prefix('b')?.split_once('-')?.0.parse::<u32>().is_ok());
+        self.is_router() || self.build_info.as_deref().and_then(number).unwrap_or(false)
+    }
+}
+
+impl Entry {
+    fn is(&self, status: &str) -> bool {
+        self.status.as_ref().is_some_and(|it| it.value == status)
+    }
+
+    fn path(&self, path: &str) -> String {
+        let id: String = url::form_urlencoded::byte_serialize(self.id.as_bytes()).collect();
+        format!("{path}?model={id}&autoload=false")
+    }
+}
+
 impl LlamaCpp {
-    /// Whether what answers at `root` is llama.cpp: its `/props` tell the build.
-    pub(crate) async fn recognise(
-        http: &Http,
-        digests: &Digests,
-        root: &Url,
-    ) -> Result<Option<Self>, ServerError> {
-        match http.facts::<Props>(root, "/props?autoload=false").await {
-            Ok(props) if props.build_info.is_some() || props.role.is_some() => {
-                Ok(Some(Self { http: http.clone(), root: root.clone(), digests: digests.clone() }))
+    pub(crate) async fn recognise(site: &Site, digests: &Digests) -> Result<Option<Self>, ServerError> {
+        let is_it = match site.facts::<Props>(PROPS).await {
+            Ok(props) => props.is_llama_cpp(),
+            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => {
+                let list: Result<Listed, _> = site.facts(MODELS).await;
+                list.is_ok_and(|it| it.data.iter().any(|it| it.owned_by.as_deref() == Some("llamacpp")))
             }
-            Ok(_) | Err(ServerError::Nonsense(_)) => Ok(None),
-            Err(other) => Err(other),
-        }
+            Err(ServerError::Nonsense(_)) => false,
+            Err(other) => return Err(other),
+        };
+        Ok(is_it.then(|| Self { site: site.clone(), digests: digests.clone() }))
     }
 
     /// Whether its weights are a blob of Ollama's: then this is a server that Ollama started, and Ollama lists its
     /// model itself.
     pub(crate) async fn serves_ollama_blob(&self) -> bool {
-        let props: Result<Props, _> = self.http.facts(&self.root, "/props?autoload=false").await;
+        let props: Result<Props, _> = self.site.facts(PROPS).await;
         props.ok().and_then(|props| props.model_path).is_some_and(|path| {
             let mut parts = path.rsplit(['/', '\\']);
             parts.next().is_some_and(|file| file.starts_with("sha256-")) && parts.next() == Some("blobs")
         })
     }
 
-    async fn model(&self, id: String, props: Props) -> Model {
+    /// `named` is what the model is called, unless its file says it better.
+    async fn model(&self, id: String, named: Option<String>, props: Props, warm: bool) -> Model {
         let path = props.model_path.as_deref();
-        // An alias is the host's own choice of a name; without one the server repeats the path.
-        let named = props.model_alias.as_deref().filter(|alias| !alias.is_empty()).or(path).unwrap_or(&id);
-        let name = PublicName::of(named);
+        let name = PublicName::of(named.as_deref().or(path).unwrap_or(&id));
         let from_file = path.map(PublicName::of);
         let quantisation = props
             .model_ftype
@@ -108,7 +138,9 @@ impl LlamaCpp {
         // One shard of several is not the weights.
         let whole = path.filter(|_| from_file.is_some_and(|file| !file.sharded));
         let digest = match whole {
-            Some(path) if crate::http::is_loopback(&self.root) => self.digests.of_file(Path::new(path)).await,
+            Some(path) if crate::http::is_loopback(self.site.root()) => {
+                self.digests.of_file(Path::new(path)).await
+            }
             _ => None,
         };
         Model {
@@ -122,8 +154,19 @@ impl LlamaCpp {
             },
             slots: props.total_slots.unwrap_or(1).max(1),
             context: props.default_generation_settings.n_ctx.filter(|n| *n > 0),
-            warm: !props.is_sleeping,
+            warm,
         }
+    }
+
+    /// A router's model: all that it states while it is loaded, its name otherwise.
+    async fn routed(&self, entry: Entry) -> Result<Model, ServerError> {
+        let (loaded, asleep) = (entry.is("loaded"), entry.is("sleeping"));
+        let props = match loaded || asleep {
+            true => self.site.facts(&entry.path("/props")).await?,
+            false => Props::default(),
+        };
+        let named = Some(entry.id.clone());
+        Ok(self.model(entry.id, named, props, loaded).await)
     }
 }
 
@@ -134,37 +177,64 @@ impl ModelServer for LlamaCpp {
     }
 
     fn url(&self) -> &Url {
-        &self.root
+        self.site.root()
     }
 
     async fn models(&self) -> Result<Vec<Model>, ServerError> {
-        let props: Props = self.http.facts(&self.root, "/props?autoload=false").await?;
-        let list: Listed = self.http.facts(&self.root, "/models?autoload=false").await?;
-        if props.role.as_deref() != Some("router") {
-            // A single server has one model, however many aliases it lists.
+        let props: Props = self.site.facts(PROPS).await?;
+        let list: Listed = self.site.facts(MODELS).await?;
+        if !props.is_router() {
+            // A single server has one model, however many aliases it lists. An alias is the host's own choice of a name;
+            // without one the server repeats the path.
             let Some(entry) = list.data.into_iter().next() else { return Ok(Vec::new()) };
-            return Ok(vec![self.model(entry.id, props).await]);
+            let named = props.model_alias.clone().filter(|alias| !alias.is_empty());
+            let warm = !props.is_sleeping;
+            return Ok(vec![self.model(entry.id, named, props, warm).await]);
         }
-        // A router would load what is asked about; only what is loaded anyway is listed.
         let mut models = Vec::new();
-        for entry in list.data {
-            if entry.status.is_some_and(|status| status.value == "loaded") {
-                let id: String = url::form_urlencoded::byte_serialize(entry.id.as_bytes()).collect();
-                let props = self.http.facts(&self.root, &format!("/props?model={id}&autoload=false")).await?;
-                models.push(self.model(entry.id, props).await);
-            }
+        for entry in list.data.into_iter().filter(|it| !it.is("downloading")) {
+            models.push(self.routed(entry).await?);
         }
         Ok(models)
     }
 
     async fn busy(&self) -> Option<u32> {
-        let slots: Vec<Slot> = self.http.facts(&self.root, "/slots").await.ok()?;
-        u32::try_from(slots.iter().filter(|slot| slot.is_processing).count()).ok()
+        let props: Props = self.site.facts(PROPS).await.ok()?;
+        let paths = if props.is_router() {
+            let list: Listed = self.site.facts(MODELS).await.ok()?;
+            list.data.iter().filter(|it| it.is("loaded")).map(|it| it.path("/slots")).collect()
+        } else if props.is_sleeping {
+            Vec::new()
+        } else {
+            vec!["/slots".to_owned()]
+        };
+        let mut busy = 0;
+        for path in paths {
+            let slots: Vec<Slot> = self.site.facts(&path).await.ok()?;
+            busy += u32::try_from(slots.iter().filter(|slot| slot.is_processing).count()).ok()?;
+        }
+        Some(busy)
     }
 
-    async fn greet(&self) {
-        // This question goes through the queue of requests, as a scrape of `/metrics` does.
-        let _busy = self.busy().await;
+    async fn holds(&self, model: &Model) -> Option<bool> {
+        let props: Props = self.site.facts(PROPS).await.ok()?;
+        if !props.is_router() {
+            return Some(!props.is_sleeping);
+        }
+        let list: Listed = self.site.facts(MODELS).await.ok()?;
+        Some(list.data.iter().any(|it| it.id == model.id && (it.is("loaded") || it.is("loading"))))
+    }
+
+    async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
+        if self.holds(model).await == Some(false) {
+            return Ok(());
+        }
+        let answer = self.site.tell("/models/unload", &json!({"model": model.id}), FREEING).await?;
+        answer.agreed()?;
+        match answer.json::<Value>()?.get("success") {
+            Some(Value::Bool(true)) => Ok(()),
+            _ => Err(UnloadError::Refused),
+        }
     }
 
     async fn call(
@@ -177,6 +247,6 @@ impl ModelServer for LlamaCpp {
         let allowed = Allowed::read(endpoint, body)?;
         // Token counts at every event, so that an answer cut off anywhere is billed to the token.
         let dialect = if allowed.streaming { ",\"timings_per_token\":true" } else { "" };
-        self.http.infer(&self.root, endpoint, allowed.write(&model.id, max_tokens, dialect)).await
+        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, dialect)).await
     }
 }

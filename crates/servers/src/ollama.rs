@@ -1,8 +1,11 @@
 //! Ollama.
 //!
-//! Facts this file rests on (Ollama `docs/api.md` and `docs/openai.md`, 0.12): `/` greets with "Ollama is running";
-//! `/api/tags` lists what is on disk with the digest of its manifest, `/api/ps` what is loaded, with the context it was
-//! loaded with; `/v1` ignores `num_ctx` and truncates a longer prompt without a word; slots are reported nowhere.
+//! Facts this file rests on (Ollama `docs/api.md`, `docs/openai.md` and `server/sched.go`, 0.12):
+//! - `/` greets with "Ollama is running"; `/api/tags` lists what is on disk with the digest of its manifest, `/api/ps` what
+//!   is loaded, with the context it was loaded with. Slots are reported nowhere.
+//! - `/v1` ignores `num_ctx` and truncates a longer prompt without a word.
+//! - `/api/generate` with no prompt and `keep_alive: 0` frees a model and loads none. It answers `200` with
+//!   `"done_reason": "unload"` at once, also while a request runs: then the model goes when that has ended.
 
 use std::collections::HashMap;
 
@@ -10,20 +13,20 @@ use async_trait::async_trait;
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::{Artefact, Digest};
 use serde::Deserialize;
+use serde_json::json;
 use url::Url;
 
-use crate::http::Http;
+use crate::http::{FREEING, Site};
 use crate::name::{PublicName, tidy};
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 /// A token of a chat is seldom shorter than this, so a prompt over `context × 3` bytes is surely at risk of being cut.
 const BYTES_A_TOKEN: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct Ollama {
-    http: Http,
-    root: Url,
+    site: Site,
 }
 
 #[derive(Deserialize)]
@@ -59,15 +62,15 @@ struct Details {
 }
 
 impl Ollama {
-    /// Whether what answers at `root` is Ollama: it greets, and tells a version.
-    pub(crate) async fn recognise(http: &Http, root: &Url) -> Result<Option<Self>, ServerError> {
-        match http.text(root, "/").await {
+    /// It greets, and tells a version.
+    pub(crate) async fn recognise(site: &Site) -> Result<Option<Self>, ServerError> {
+        match site.text("/").await {
             Ok(greeting) if greeting.trim() == "Ollama is running" => {}
             Ok(_) | Err(ServerError::Nonsense(_)) => return Ok(None),
             Err(other) => return Err(other),
         }
-        let version: Result<Version, _> = http.facts(root, "/api/version").await;
-        Ok(version.ok().map(|_| Self { http: http.clone(), root: root.clone() }))
+        let version: Option<Version> = site.facts_if_any("/api/version").await?;
+        Ok(version.map(|_| Self { site: site.clone() }))
     }
 }
 
@@ -78,13 +81,13 @@ impl ModelServer for Ollama {
     }
 
     fn url(&self) -> &Url {
-        &self.root
+        self.site.root()
     }
 
     async fn models(&self) -> Result<Vec<Model>, ServerError> {
-        let version: Version = self.http.facts(&self.root, "/api/version").await?;
-        let tags: Tags = self.http.facts(&self.root, "/api/tags").await?;
-        let loaded: Tags = self.http.facts(&self.root, "/api/ps").await?;
+        let version: Version = self.site.facts("/api/version").await?;
+        let tags: Tags = self.site.facts("/api/tags").await?;
+        let loaded: Tags = self.site.facts("/api/ps").await?;
         let loaded: HashMap<String, Tag> =
             loaded.models.into_iter().map(|model| (model.name.clone(), model)).collect();
         let local = tags.models.into_iter().filter(|tag| tag.remote_host.is_none());
@@ -112,6 +115,16 @@ impl ModelServer for Ollama {
         Ok(models.collect())
     }
 
+    async fn holds(&self, model: &Model) -> Option<bool> {
+        let loaded: Tags = self.site.facts("/api/ps").await.ok()?;
+        Some(loaded.models.iter().any(|it| it.name == model.id))
+    }
+
+    async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
+        let what = json!({"model": model.id, "keep_alive": 0});
+        self.site.tell("/api/generate", &what, FREEING).await?.agreed()
+    }
+
     async fn call(
         &self,
         model: &Model,
@@ -125,7 +138,7 @@ impl ModelServer for Ollama {
         if !fits {
             return Err(ServerError::Context);
         }
-        self.http.infer(&self.root, endpoint, allowed.write(&model.id, max_tokens, "")).await
+        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, "")).await
     }
 }
 

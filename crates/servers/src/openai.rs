@@ -1,6 +1,7 @@
-//! Any server with an OpenAI-compatible API: vLLM, SGLang, LM Studio, TabbyAPI, Jan, LocalAI and the rest.
+//! Any server with an OpenAI-compatible API that no other adapter knows better.
 //!
-//! Only `/v1/models` is asked, never `/health`: SGLang's generates.
+//! Only `/v1/models` is asked, never `/health`: `SGLang`'s generates. Nothing of what such a server says of itself is
+//! relied on; the live probe sees what it can do. It is never asked to free anything.
 
 use async_trait::async_trait;
 use idlewatt_protocol::Artefact;
@@ -8,36 +9,60 @@ use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use url::Url;
 
-use crate::http::Http;
-use crate::name::PublicName;
-use crate::request::Allowed;
+use crate::http::Site;
+use crate::name::{PublicName, tidy};
 use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+
+/// The list of models as OpenAI's API has it.
+#[derive(Deserialize)]
+pub(crate) struct Listed {
+    /// Ollama with no model at all writes null.
+    data: Option<Vec<Card>>,
+}
+
+/// One model in it.
+#[derive(Deserialize)]
+pub(crate) struct Card {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) owned_by: Option<String>,
+    /// vLLM: the model that an adapter (`LoRA`) is laid over.
+    #[serde(default)]
+    pub(crate) parent: Option<String>,
+    /// vLLM and `SGLang`: longest context, tokens.
+    #[serde(default)]
+    pub(crate) max_model_len: Option<u32>,
+}
+
+impl Listed {
+    pub(crate) fn cards(self) -> Vec<Card> {
+        self.data.unwrap_or_default()
+    }
+}
+
+/// What a model is called outside, where its server tells no more than a name and perhaps its own version.
+pub(crate) fn artefact(name: &str, kind: Kind, build: Option<&str>) -> Artefact {
+    let name = PublicName::of(name);
+    Artefact {
+        model: name.model,
+        quantisation: name.quantisation,
+        digest: None,
+        engine: kind.name().to_owned(),
+        engine_build: build.map(tidy),
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct OpenAi {
-    http: Http,
-    root: Url,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    data: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    id: String,
-    /// vLLM and SGLang.
-    #[serde(default)]
-    max_model_len: Option<u32>,
+    site: Site,
 }
 
 impl OpenAi {
-    /// Whether what answers at `root` lists models the OpenAI way.
-    pub(crate) async fn recognise(http: &Http, root: &Url) -> Result<Option<Self>, ServerError> {
-        let this = Self { http: http.clone(), root: root.clone() };
-        match http.facts::<Listed>(root, "/v1/models").await {
-            Ok(_) | Err(ServerError::KeyNeeded) => Ok(Some(this)),
+    pub(crate) async fn recognise(site: &Site) -> Result<Option<Self>, ServerError> {
+        match site.facts::<Listed>("/v1/models").await {
+            Ok(_) | Err(ServerError::KeyNeeded | ServerError::KeyWrong) => {
+                Ok(Some(Self { site: site.clone() }))
+            }
             Err(ServerError::Nonsense(_)) => Ok(None),
             Err(other) => Err(other),
         }
@@ -51,27 +76,18 @@ impl ModelServer for OpenAi {
     }
 
     fn url(&self) -> &Url {
-        &self.root
+        self.site.root()
     }
 
     async fn models(&self) -> Result<Vec<Model>, ServerError> {
-        let list: Listed = self.http.facts(&self.root, "/v1/models").await?;
-        let models = list.data.into_iter().map(|entry| {
-            let name = PublicName::of(&entry.id);
-            Model {
-                artefact: Artefact {
-                    model: name.model,
-                    quantisation: name.quantisation,
-                    digest: None,
-                    engine: Kind::OpenAi.name().to_owned(),
-                    engine_build: None,
-                },
-                slots: 1,
-                context: entry.max_model_len.filter(|length| *length > 0),
-                // A list is no proof that a model is loaded: some list what lies on disk.
-                warm: false,
-                id: entry.id,
-            }
+        let list: Listed = self.site.facts("/v1/models").await?;
+        let models = list.cards().into_iter().map(|card| Model {
+            artefact: artefact(&card.id, Kind::OpenAi, None),
+            slots: 1,
+            context: card.max_model_len.filter(|length| *length > 0),
+            // A list is no proof that a model is loaded: some list what lies on disk.
+            warm: false,
+            id: card.id,
         });
         Ok(models.collect())
     }
@@ -83,7 +99,6 @@ impl ModelServer for OpenAi {
         body: &[u8],
         max_tokens: u32,
     ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
-        self.http.infer(&self.root, endpoint, allowed.write(&model.id, max_tokens, "")).await
+        self.site.call(model, endpoint, body, max_tokens).await
     }
 }

@@ -71,6 +71,8 @@ pub(crate) struct Allowed<'a> {
     limit: Option<u32>,
     /// Whether it asks for a stream.
     pub(crate) streaming: bool,
+    /// Whether the last message is the assistant's: an answer to be continued.
+    continues: bool,
 }
 
 impl<'a> Allowed<'a> {
@@ -109,10 +111,12 @@ impl<'a> Allowed<'a> {
         let Some((_, content)) = fields.iter_mut().find(|(name, _)| *name == needed) else {
             return Err(RequestError::Missing(needed));
         };
+        let mut continues = false;
         if endpoint == Endpoint::ChatCompletions {
-            *content = Cow::Owned(messages(content)?);
+            let (text, last_role) = messages(content)?;
+            (*content, continues) = (Cow::Owned(text), last_role.as_deref() == Some("\"assistant\""));
         }
-        Ok(Self { endpoint, fields, limit, streaming })
+        Ok(Self { endpoint, fields, limit, streaming, continues })
     }
 
     /// The body for the server: its own name of the model, the clamped limit, usage on streams, and `dialect` (a
@@ -136,6 +140,11 @@ impl<'a> Allowed<'a> {
         }
         out.push('}');
         out
+    }
+
+    /// The fields with which vLLM, `SGLang` and `TabbyAPI` go on with the assistant's last message instead of answering it.
+    pub(crate) fn continuing(&self) -> &'static str {
+        if self.continues { ",\"continue_final_message\":true,\"add_generation_prompt\":false" } else { "" }
     }
 
     /// Bytes of what is asked, without the settings around it.
@@ -188,8 +197,9 @@ struct Image<'a> {
 
 /// Messages written anew with nothing but what is known in them. An image by address would make a stranger's model
 /// server fetch it, a path would make it read the host's files, and what a server makes of a field that it was never
-/// meant to get, nobody knows: only text, and images that are in the request themselves, pass.
-fn messages(messages: &str) -> Result<String, RequestError> {
+/// meant to get, nobody knows: only text, and images that are in the request themselves, pass. With the role of the last
+/// one, as it is written.
+fn messages(messages: &str) -> Result<(String, Option<String>), RequestError> {
     let bad = RequestError::Value("messages");
     let list: Vec<Message<'_>> = serde_json::from_str(messages).map_err(|_| bad)?;
     if list.is_empty() {
@@ -213,7 +223,8 @@ fn messages(messages: &str) -> Result<String, RequestError> {
         );
     }
     out.push(']');
-    Ok(out)
+    let last_role = list.last().and_then(|it| it.role).map(|role| role.get().to_owned());
+    Ok((out, last_role))
 }
 
 fn content(text: &str) -> Result<Cow<'_, str>, RequestError> {

@@ -45,6 +45,7 @@ async fn paths(fake: &MockServer) -> Vec<String> {
 async fn ollama() -> MockServer {
     let fake = MockServer::start().await;
     serve(&fake, "/", "Ollama is running").await;
+    serve(&fake, "/v1/models", r#"{"object":"list","data":null}"#).await;
     serve(&fake, "/api/version", include_str!("fixtures/ollama/version.json")).await;
     serve(&fake, "/api/tags", include_str!("fixtures/ollama/tags.json")).await;
     serve(&fake, "/api/ps", include_str!("fixtures/ollama/ps.json")).await;
@@ -148,8 +149,10 @@ async fn a_router_is_asked_about_loaded_models_only() {
     )
     .await;
     let found = discover(&[&fake]).await;
-    assert_eq!(models(&found[0]).len(), 1);
-    assert_eq!(models(&found[0])[0].id, "org/a b");
+    let listed: Vec<_> = models(&found[0]).iter().map(|it| (it.id.as_str(), it.warm)).collect();
+    assert_eq!(listed, [("org/a b", true), ("c", false)]);
+    let asked = paths(&fake).await;
+    assert!(!asked.iter().any(|it| it.contains("model=c")), "{asked:?}");
 }
 
 /// Quirk: SGLang's `/health` generates; vLLM and others share ports with it.
