@@ -101,6 +101,21 @@ pub(crate) enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// What became of your share windows, day by day, and why little was shared.
+    Hours {
+        /// How many days, 1 to 366.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=366))]
+        days: u32,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Model files on this machine, and which of them a llama-server of our own runs.
+    Models {
+        #[command(subcommand)]
+        action: Option<Models>,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Requests served, newest first.
     Requests {
         /// How many, 1 to 1000.
@@ -132,6 +147,17 @@ pub(crate) enum Command {
     Endpoint(Json),
     /// End the engine; running requests are handed back first.
     Stop(Json),
+}
+
+/// What to do with model files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Models {
+    /// Run one whenever sharing may go on, or none any more.
+    Run {
+        /// Its id or name, or an unambiguous part of it; `off` runs none.
+        #[arg(value_name = "ID|off")]
+        id: String,
+    },
 }
 
 /// What to measure.
@@ -281,6 +307,9 @@ fn interval(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "a number of seconds, 0.01 to 10".to_owned())
 }
 
+/// How long "share now" lasts unless told, seconds.
+pub(crate) const SHARE_NOW: u32 = 3_600;
+
 fn duration(text: &str) -> Result<u32, String> {
     let seconds = text.parse::<SignedDuration>().map_err(|error| error.to_string())?.as_secs();
     u32::try_from(seconds)
@@ -288,9 +317,6 @@ fn duration(text: &str) -> Result<u32, String> {
         .filter(|seconds| (1..=31 * 24 * 3600).contains(seconds))
         .ok_or_else(|| "it can be 1 second to 31 days".to_owned())
 }
-
-/// How long "share now" lasts unless told, seconds.
-pub(crate) const SHARE_NOW: u32 = 3_600;
 
 fn until(text: &str) -> Result<PauseFor, String> {
     if text == "tomorrow" {

@@ -50,6 +50,14 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
         Command::Share { json, .. } => show(ask(home, &Request::Rescan)?, json),
         Command::Back(json) => show(ask(home, &Request::GiveBack)?, json),
         Command::Yields { limit, json } => show(ask(home, &Request::Yields { limit })?, json),
+        Command::Hours { days, json } => show(ask(home, &Request::Hours { days })?, json),
+        Command::Models { action, json } => {
+            let request = match action {
+                None => Request::ModelFiles,
+                Some(args::Models::Run { id }) => Request::RunModel { id: Some(id).filter(|it| it != "off") },
+            };
+            show(ask(home, &request)?, json)
+        }
         Command::Requests { limit, json } => {
             let served = ask(home, &Request::Requests { limit, before: None })?;
             show(if json.json { served } else { with_names(home, served)? }, json)
@@ -133,9 +141,11 @@ pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
         Response::Doctor(it) => print_json(&it),
         Response::Services(it) => print_json(&it),
         Response::Networks(it) => print_json(&it),
-        Response::Yields(it) => print_json(&it),
         Response::Schedule(it) => print_json(&it),
         Response::Preview(it) => print_json(&it),
+        Response::Yields(it) => print_json(&it),
+        Response::ModelFiles(it) => print_json(&it),
+        Response::Hours(it) => print_json(&it),
         Response::Requests(it) => print_json(&it),
         Response::Power(it) => print_json(&it),
         Response::Published(it) => print_json(&it),

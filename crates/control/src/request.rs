@@ -113,6 +113,11 @@ pub enum Request {
         /// How many, 1 to 366.
         count: u32,
     },
+    /// What became of the share windows of the last days, newest first. → [`Response::Hours`]
+    Hours {
+        /// At most this many days, 1 to 366; there are none of before the first start.
+        days: u32,
+    },
     /// Power, limits and energy, now and this month. → [`Response::Power`]
     Power,
     /// Keep what `idlewatt bench` measured, and send it to hubs that publish such tables. → [`Response::Published`]
@@ -121,6 +126,15 @@ pub enum Request {
         report: Box<BenchReport>,
         /// Send it, signed with this node's key, to every hub joined.
         publish: bool,
+    },
+    /// Model files on this machine, and how each would be loaded. → [`Response::ModelFiles`]
+    ModelFiles,
+    /// Run a llama-server of the node's own with one of them, or stop running one. → [`Response::ModelFiles`]
+    RunModel {
+        /// Its id or name, or an unambiguous part of it; none stops what runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "ts", ts(optional))]
+        id: Option<String>,
     },
     /// All settings with their meaning. → [`Response::Config`]
     Config,
@@ -190,6 +204,10 @@ pub enum Response {
     Doctor(Box<Doctor>),
     /// All services.
     Services(Vec<Service>),
+    /// When this machine shares.
+    Schedule(Box<Schedule>),
+    /// What would happen.
+    Preview(Outlook),
     /// All networks.
     Networks(Vec<Network>),
     /// Times the GPU was given back, newest first.
@@ -204,16 +222,16 @@ pub enum Response {
     Samples(Vec<Sample>),
     /// The last session; `None` before the first.
     LastSession(Option<Box<Session>>),
-    /// When this machine shares.
-    Schedule(Box<Schedule>),
-    /// What would happen.
-    Preview(Outlook),
     /// Days by local date (`2026-11-21`).
     Days(BTreeMap<String, Today>),
+    /// Days, newest first.
+    Hours(Vec<DayHours>),
     /// Power.
     Power(Box<Power>),
     /// Where a report was published: the pages' addresses.
     Published(Vec<String>),
+    /// Model files, by name.
+    ModelFiles(Vec<ModelFile>),
     /// Settings.
     Config(Vec<ConfigEntry>),
     /// The host's own endpoint.

@@ -13,6 +13,8 @@ pub struct Machine {
     pub threads: usize,
     /// Memory, bytes.
     pub memory: u64,
+    /// Of it, what programs could still take without anything being swapped out, bytes.
+    pub available: u64,
 }
 
 impl Machine {
@@ -28,6 +30,7 @@ impl Machine {
             cpu: cpu.filter(|name| !name.is_empty()),
             threads: system.cpus().len(),
             memory: system.total_memory(),
+            available: system.available_memory(),
         })
     }
 }

@@ -112,10 +112,13 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             let money = |(day, today)| (day, with_money(today, config.settings()));
             Response::Days(days.into_iter().map(money).collect())
         }
+        Request::Hours { days } => Response::Hours(node.hours(between(days, 1, 366)?, &now).await?),
         Request::Power => Response::Power(Box::new(node.power_page().await)),
         Request::KeepBench { report, publish } => {
             Response::Published(node.keep_bench(report, publish).await?)
         }
+        Request::ModelFiles => Response::ModelFiles(node.model_files().await?),
+        Request::RunModel { id } => Response::ModelFiles(node.run_model(id.as_deref()).await?),
         Request::Config => Response::Config(node.config().entries()),
         Request::SetConfig { key, value } => {
             if config::is_local_only(&key)? {
@@ -199,7 +202,7 @@ fn end_of(pause: PauseFor, now: &Now) -> Result<Option<Timestamp>, ControlError>
 }
 
 /// Puts new settings into force.
-fn take_settings(node: &Arc<Node>, config: Config) -> Response {
+pub(crate) fn take_settings(node: &Arc<Node>, config: Config) -> Response {
     let before = node.config();
     let (old, new) = (before.settings(), config.settings());
     let places = (new.nvml != old.nvml || new.sysfs != old.sysfs).then(|| new.places());
@@ -207,6 +210,7 @@ fn take_settings(node: &Arc<Node>, config: Config) -> Response {
     let entries = config.entries();
     node.config.send_replace(Arc::new(config));
     node.settled("config");
+    node.note_hours();
     node.governing.look_in(node.cap_places());
     if let Some(places) = places {
         let node = Arc::clone(node);
@@ -224,7 +228,7 @@ fn take_settings(node: &Arc<Node>, config: Config) -> Response {
     Response::Config(entries)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
 ) -> Result<T, ControlError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {

@@ -52,6 +52,10 @@ impl Node {
             put("presence", level, format!("{}: {}", source.name, source.says), None);
         }
 
+        for Check { area, level, what, action } in self.machine_checks() {
+            put(&area, level, what, action);
+        }
+
         let services = self.services.views(&self.slots);
         if services.is_empty() {
             let action =
@@ -73,6 +77,10 @@ impl Node {
                     );
                 }
             }
+        }
+
+        for Check { area, level, what, action } in self.own_server_checks(services.is_empty()).await {
+            put(&area, level, what, action);
         }
 
         let networks = self.network_views().await;

@@ -1,6 +1,6 @@
 //! Lists: models, networks, requests.
 
-use idlewatt_control::{Network, NetworkState, RequestRow, RowOutcome, Service, Yield};
+use idlewatt_control::{ModelFile, Network, NetworkState, RequestRow, RowOutcome, Service, Yield};
 use idlewatt_protocol::MicroCredits;
 use jiff::Zoned;
 
@@ -36,6 +36,31 @@ fn service_facts(service: &Service) -> String {
     }
     facts.push(service.server.clone());
     facts.join(" · ")
+}
+
+pub(super) fn model_files(files: &[ModelFile]) -> String {
+    if files.is_empty() {
+        return "No model file was found. Name a folder that has GGUF files: `idlewatt config set managed.folders PATH`.\n"
+            .to_owned();
+    }
+    let head = ["", "id", "model", "size", "where", "how it would be loaded"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(files.iter().map(|it| {
+        let tenths = it.size.div_ceil(100_000_000);
+        vec![
+            if it.chosen { "*" } else { "" }.to_owned(),
+            it.id.clone(),
+            it.model.clone(),
+            format!("{}.{} GB", tenths / 10, tenths % 10),
+            it.source.clone(),
+            it.plan.clone(),
+        ]
+    }));
+    let run = match files.iter().any(|it| it.chosen) {
+        true => "* is run whenever sharing may go on; `idlewatt models run off` ends that.",
+        false => "`idlewatt models run ID` runs one whenever sharing may go on.",
+    };
+    format!("{}{run}\n", columns(&rows))
 }
 
 pub(super) fn networks(networks: &[Network]) -> String {

@@ -3,12 +3,13 @@
 mod bench;
 mod doctor;
 mod energy;
+mod hours;
 mod lists;
 mod measure;
 mod power;
 mod receipt;
-mod status;
 mod schedule;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +28,11 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
         Response::Doctor(it) => doctor::doctor(it),
         Response::Services(it) => lists::services(it),
         Response::Networks(it) => lists::networks(it),
-        Response::Yields(it) => lists::yields(it, now),
         Response::Schedule(it) => schedule::schedule(it, now),
         Response::Preview(it) => schedule::outlook(it, now),
+        Response::Yields(it) => lists::yields(it, now),
+        Response::ModelFiles(it) => lists::model_files(it),
+        Response::Hours(it) => hours::hours(it),
         Response::Requests(it) => lists::requests(it, now),
         Response::Config(it) => it.iter().map(setting).collect::<Vec<_>>().join("\n"),
         Response::Receipt(it) => match it.verify() {

@@ -1,6 +1,6 @@
 //! `idlewatt status`.
 
-use idlewatt_control::{Gpu, LastYield, NetworkState, Status};
+use idlewatt_control::{Awake, Gpu, LastYield, NetworkState, Status};
 use idlewatt_core::yielding::story::happened;
 use jiff::Zoned;
 
@@ -50,6 +50,14 @@ pub(super) fn status(status: &Status, now: &Zoned) -> String {
     }
     if status.running > 0 {
         put("running", format!("{} now", status.running));
+    }
+    if let Some(awake) = status.awake {
+        let says = match awake {
+            Awake::Held => "kept from sleeping while it shares",
+            Awake::Released => "may sleep now: kept from it only while it shares, on the mains, with its lid open",
+            Awake::Refused => "cannot be kept from sleeping: `idlewatt doctor` says why",
+        };
+        put("this PC", says.to_owned());
     }
     if let Some(last) = &status.last_yield {
         put("last yield", last_yield(last, now));

@@ -56,6 +56,43 @@ fn status_of_a_new_machine_says_what_to_do() {
 }
 
 #[test]
+fn model_files_with_how_each_would_be_loaded() {
+    let file = |id: &str, model: &str, size: u64, source: &str, plan: &str, fits: bool| {
+        json!({ "id": id, "model": model, "path": "/m.gguf", "source": source, "size": size, "plan": plan,
+            "fits": fits, "chosen": id == "qwen3-8b-0aa2c1f7" })
+    };
+    let files = serde_json::from_value(json!([
+        file(
+            "llama-3.3-70b-instruct-91b0e2aa",
+            "llama-3.3-70b-instruct:q4_k_m",
+            42_520_000_000,
+            "LM Studio",
+            "does not fit: it takes 43.1 GB of memory, 28.0 GB may be used",
+            false
+        ),
+        file(
+            "qwen3-8b-0aa2c1f7",
+            "qwen3-8b:q4_k_m",
+            5_030_000_000,
+            "Hugging Face cache",
+            "all 36 layers on the GPU, 4 × 8,192 tokens, 10.7 GB of VRAM",
+            true
+        ),
+        file(
+            "ollama-5d2c10bb",
+            "broken:q8_0",
+            1_000_000_000,
+            "Ollama",
+            "it is cut short: 8098525888 bytes are promised, 1000000000 are there",
+            false
+        ),
+    ]))
+    .unwrap();
+    insta::assert_snapshot!(response(&Response::ModelFiles(files), &now()));
+    insta::assert_snapshot!(response(&Response::ModelFiles(Vec::new()), &now()), @"No model file was found. Name a folder that has GGUF files: `idlewatt config set managed.folders PATH`.");
+}
+
+#[test]
 fn a_command_that_was_measured() {
     let sensor = |name: &str, scope, energy_mj, error_mj, leaves_out: Option<&str>| Measured {
         id: name.into(),

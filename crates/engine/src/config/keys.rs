@@ -79,21 +79,31 @@ pub struct Settings {
 pub struct ManagedServer {
     /// `managed.model`: the GGUF file; `None` starts nothing.
     pub model: Option<PathBuf>,
-    /// `managed.program`; `None` is `llama-server` in `PATH`.
+    /// `managed.folders`: where to look for model files besides the usual places.
+    pub folders: Vec<PathBuf>,
+    /// `managed.program`; `None` is the first `llama-server` that is found.
     pub program: Option<PathBuf>,
     /// `managed.port`, on loopback.
     pub port: u16,
-    /// `managed.context` of one slot, tokens.
-    pub context: u32,
-    /// `managed.slots`
-    pub slots: u32,
-    /// `managed.gpu_layers`; `None` lets it decide.
+    /// `managed.context` of one slot, tokens; `None` is what fits.
+    pub context: Option<u32>,
+    /// `managed.slots`; `None` is what fits.
+    pub slots: Option<u32>,
+    /// `managed.gpu_layers`; `None` is what fits.
     pub gpu_layers: Option<u32>,
 }
 
 impl Default for ManagedServer {
     fn default() -> Self {
-        Self { model: None, program: None, port: 4182, context: 4096, slots: 2, gpu_layers: None }
+        Self {
+            model: None,
+            folders: Vec::new(),
+            program: None,
+            port: 4182,
+            context: None,
+            slots: None,
+            gpu_layers: None,
+        }
     }
 }
 
@@ -311,10 +321,17 @@ pub(super) const KEYS: &[Rule] = &[
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
     rule("servers.scan", OPEN, |it, text| put(&mut it.scan, flag(text))),
     rule("managed.model", LOCAL, |it, text| put(&mut it.managed.model, path(text))),
+    rule("managed.folders", LOCAL, |it, text| {
+        put(&mut it.managed.folders, Ok::<_, String>(folders(text)))
+    }),
     rule("managed.program", LOCAL, |it, text| put(&mut it.managed.program, path(text))),
     rule("managed.port", LOCAL, |it, text| put(&mut it.managed.port, number(text, 1024, 65_535))),
-    rule("managed.context", OPEN, |it, text| put(&mut it.managed.context, number(text, 256, 1_048_576))),
-    rule("managed.slots", OPEN, |it, text| put(&mut it.managed.slots, number(text, 1, 64))),
+    rule("managed.context", OPEN, |it, text| {
+        put(&mut it.managed.context, optional(text, |text| number(text, 256, 1_048_576)))
+    }),
+    rule("managed.slots", OPEN, |it, text| {
+        put(&mut it.managed.slots, optional(text, |text| number(text, 1, 64)))
+    }),
     rule("managed.gpu_layers", OPEN, |it, text| {
         put(&mut it.managed.gpu_layers, optional(text, |text| number(text, 0, 1000)))
     }),
@@ -365,6 +382,12 @@ fn optional<T>(text: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Resu
 
 fn path(text: &str) -> Result<Option<PathBuf>, String> {
     optional(text, |text| Ok(text.into()))
+}
+
+/// Paths may hold spaces, so only commas part them.
+fn folders(text: &str) -> Vec<PathBuf> {
+    let parts = text.trim_matches(['[', ']']).split(',').map(|it| it.trim().trim_matches(['"', '\'']));
+    parts.filter(|it| !it.is_empty()).map(PathBuf::from).collect()
 }
 
 fn flag(text: &str) -> Result<bool, String> {

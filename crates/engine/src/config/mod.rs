@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use idlewatt_control::{Code, ConfigEntry, ControlError};
 use toml_edit::Document;
 
-pub use keys::{FreeAfter, KeyStore, Reserve, Settings};
+pub use keys::{FreeAfter, KeyStore, ManagedServer, Reserve, Settings};
 
 /// The documented default file.
 pub const DEFAULTS: &str = include_str!("default.toml");

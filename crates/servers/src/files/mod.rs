@@ -21,7 +21,7 @@ use crate::gguf::{GgufError, Header, Purpose, read_header};
 use crate::name::{PublicName, tidy};
 
 pub use places::Places;
-pub use programs::{Program, programs, version};
+pub use programs::{programs, version};
 
 /// Folders below a place that are looked into: a Hugging Face snapshot is four deep.
 const DEPTH: u32 = 8;
@@ -119,46 +119,38 @@ impl ModelFiles {
         models
     }
 
-    /// One file that the host named; also where no walk would find it.
+    /// One file that the host named; also where no walk would find it, and whatever is in it.
     #[must_use]
     pub fn one(&self, path: &Path) -> ModelOnDisk {
-        let id = id(path);
-        let header = self.header(path);
-        let name = PublicName::of(&path.to_string_lossy());
-        let size =
-            header.as_ref().map_or_else(|_| std::fs::metadata(path).map_or(0, |it| it.len()), |it| it.size);
-        let quantisation = quantisation(&header).or(name.quantisation);
-        ModelOnDisk {
-            id,
-            path: path.to_owned(),
-            source: Source::Host,
-            model: name.model,
-            quantisation,
-            size,
-            header,
-        }
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let of_ollama = ollama::name(&real);
+        let source = if of_ollama.is_some() { Source::Ollama } else { Source::Host };
+        let name = of_ollama.unwrap_or_else(|| path.to_string_lossy().into_owned());
+        self.described(Candidate { path: path.to_owned(), source, name, real })
     }
 
     fn model(&self, candidate: Candidate) -> Option<ModelOnDisk> {
-        let Candidate { path, source, name, real } = candidate;
-        let header = self.header(&path);
-        let is_ours = match &header {
+        let model = self.described(candidate);
+        let is_ours = match &model.header {
             Ok(header) => header.purpose == Purpose::Text,
             // Ollama keeps other formats too; elsewhere the name says that it should be one.
-            Err(GgufError::NotGguf) => source != Source::Ollama,
+            Err(GgufError::NotGguf) => model.source != Source::Ollama,
             Err(_) => true,
         };
+        is_ours.then_some(model)
+    }
+
+    fn described(&self, candidate: Candidate) -> ModelOnDisk {
+        let Candidate { path, source, name, real } = candidate;
+        let header = self.header(&path);
         let name = PublicName::of(&name);
-        let size = header.as_ref().map_or_else(|_| length(&path), |it| it.size);
-        is_ours.then(|| ModelOnDisk {
-            id: id(&real),
-            source,
-            quantisation: quantisation(&header).or(name.quantisation),
-            model: name.model,
-            size,
-            header,
-            path,
-        })
+        let of_file = header.as_ref().ok().and_then(|it| it.quantisation).map(tidy);
+        let size = match &header {
+            Ok(header) => header.size,
+            Err(_) => std::fs::metadata(&path).map_or(0, |it| it.len()),
+        };
+        let quantisation = of_file.or(name.quantisation);
+        ModelOnDisk { id: id(&real), path, source, model: name.model, quantisation, size, header }
     }
 
     fn header(&self, path: &Path) -> Result<Header, GgufError> {
@@ -184,14 +176,6 @@ impl ModelFiles {
             read.retain(|path, _| kept.contains(path.as_path()));
         }
     }
-}
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |it| it.len())
-}
-
-fn quantisation(header: &Result<Header, GgufError>) -> Option<String> {
-    header.as_ref().ok()?.quantisation.map(tidy)
 }
 
 /// The end of a hash of the path: short enough to type, and it tells nothing.

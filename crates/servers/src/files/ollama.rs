@@ -32,6 +32,15 @@ pub(super) fn list(root: &Path, walk: &mut Walk) {
     into(&manifests, &mut Vec::new(), root, walk);
 }
 
+/// What Ollama calls the file at `blob`, if it is one of a store.
+pub(super) fn name(blob: &Path) -> Option<String> {
+    let is_blob = blob.file_name()?.to_str()?.starts_with("sha256-");
+    let root = blob.parent().filter(|it| is_blob && it.ends_with("blobs"))?.parent()?;
+    let mut walk = Walk::new();
+    list(root, &mut walk);
+    walk.found.into_iter().find(|it| it.real == blob).map(|it| it.name)
+}
+
 /// Registry, namespace, model, tag: four deep, no more.
 fn into(folder: &Path, names: &mut Vec<String>, root: &Path, walk: &mut Walk) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };

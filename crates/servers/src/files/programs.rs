@@ -14,15 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SAID: u64 = 16 * 1024;
 const NAME: &str = if cfg!(windows) { "llama-server.exe" } else { "llama-server" };
 
-/// A llama-server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its build: `6123 (5a0c7e3)`; `None` where it does not say.
-    pub version: Option<String>,
-}
-
 /// Every llama-server in `PATH`, then in the places where package managers and people put it. Only looks; runs nothing.
 pub fn programs(home: &Path, variable: impl Fn(&str) -> Option<OsString>, own: &Path) -> Vec<PathBuf> {
     let in_path = variable("PATH").unwrap_or_default();

@@ -43,6 +43,7 @@ fn models_are_found_where_other_programs_keep_them() {
     );
     assert!(models.iter().all(|it| it.header.is_ok() && !it.id.contains('/')), "{models:?}");
     assert!(models[1].id.starts_with("ollama-"), "{}", models[1].id);
+    assert_eq!(ModelFiles::default().one(&models[1].path), models[1], "its name is found by its path alone");
 }
 
 #[cfg(unix)]

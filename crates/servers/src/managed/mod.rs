@@ -33,6 +33,13 @@ const LINE: usize = 500;
 /// What makes llama-server print more, or to a file: then prompts would be among it.
 const WORDY: [&str; 4] =
     ["LLAMA_LOG_VERBOSITY", "LLAMA_LOG_FILE", "LLAMA_ARG_LOG_VERBOSITY", "LLAMA_ARG_LOG_FILE"];
+/// What a llama-server that does not know of these does not mind: as an argument they would end an older one.
+const QUIET: [(&str, &str); 2] = [
+    // Up to 8 GiB of main memory for prompts of others that nobody asked for.
+    ("LLAMA_ARG_CACHE_RAM", "0"),
+    // What is loaded where was chosen already.
+    ("LLAMA_ARG_FIT", "off"),
+];
 /// How often a starting server is asked whether its model is loaded.
 const ASKED: Duration = Duration::from_millis(50);
 /// It answers that within this time.
@@ -45,14 +52,18 @@ pub struct Launch {
     pub program: PathBuf,
     /// The GGUF file.
     pub model: PathBuf,
+    /// What the model is called, where its file does not say it.
+    pub alias: Option<String>,
     /// Where it listens, on loopback.
     pub port: u16,
     /// Context of one slot, tokens.
     pub context: u32,
     /// Requests at once.
     pub slots: u32,
-    /// Layers on the GPU; `None` lets the server decide.
+    /// Layers on the cards, the output counting as one; `None` lets the server decide.
     pub gpu_layers: Option<u32>,
+    /// The cards that it may use, with the layers on each; `None` is all that it sees.
+    pub cards: Option<Vec<(String, u32)>>,
 }
 
 /// A running server. Dropping it ends it.
@@ -79,10 +90,10 @@ pub enum StartError {
     #[error("port {0} on this machine is in use")]
     PortInUse(u16),
     /// It ended before its model was loaded.
-    #[error("it ended before its model was loaded: {last}")]
+    #[error("it ended before its model was loaded: {}", last(.log))]
     Ended {
-        /// The last line that it printed.
-        last: String,
+        /// The last lines that it printed.
+        log: Vec<String>,
     },
     /// It did not load its model in time.
     #[error("its model was not loaded after {} s", .0.as_secs())]
@@ -140,6 +151,12 @@ impl Managed {
         drop(self.ended.clone().wait_for(|ended| *ended).await);
     }
 
+    /// Whether it has ended, by itself or otherwise.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Ends it at once. Its memory is the system's again when [`ended`](Self::ended) resolves.
     pub fn end(&self) {
         self.process.end();
@@ -163,7 +180,7 @@ impl Managed {
         };
         while is_healthy().await.is_none() {
             if *self.ended.borrow() {
-                return Err(StartError::Ended { last: self.log.last() });
+                return Err(StartError::Ended { log: self.log() });
             }
             if Instant::now() >= deadline {
                 return Err(StartError::Late(within));
@@ -193,8 +210,14 @@ fn command(launch: &Launch) -> Command {
         // llama-server shares its whole context out among its slots.
         .args(["--ctx-size", &launch.context.saturating_mul(launch.slots).to_string()])
         .args(["--slots", "--no-webui"]);
+    if let Some(alias) = &launch.alias {
+        command.args(["--alias", alias]);
+    }
     if let Some(layers) = launch.gpu_layers {
-        command.args(["--n-gpu-layers", &layers.to_string()]);
+        command.args(["--n-gpu-layers", &layers.to_string()]).envs(QUIET);
+    }
+    if let Some(cards) = &launch.cards {
+        confine(&mut command, cards);
     }
     for variable in WORDY {
         command.env_remove(variable);
@@ -206,6 +229,27 @@ fn command(launch: &Launch) -> Command {
     command
 }
 
+fn last(log: &[String]) -> &str {
+    log.iter().rfind(|line| !line.is_empty()).map_or("it said nothing", String::as_str)
+}
+
+/// Lets it see these cards only, in this order, each with its part of the layers.
+fn confine(command: &mut Command, cards: &[(String, u32)]) {
+    if cards.is_empty() {
+        // A driver that is only looked at takes memory of the card.
+        command.env("CUDA_VISIBLE_DEVICES", "-1").env("LLAMA_ARG_DEVICE", "none");
+        return;
+    }
+    if cards.iter().all(|(id, _)| id.starts_with("GPU-")) {
+        let ids: Vec<&str> = cards.iter().map(|(id, _)| id.as_str()).collect();
+        command.env("CUDA_VISIBLE_DEVICES", ids.join(","));
+    }
+    if cards.len() > 1 {
+        let layers: Vec<String> = cards.iter().map(|(_, layers)| layers.to_string()).collect();
+        command.args(["--tensor-split", &layers.join(",")]);
+    }
+}
+
 /// The last lines of a server's output.
 #[derive(Debug, Default)]
 struct Log(Mutex<VecDeque<String>>);
@@ -213,14 +257,6 @@ struct Log(Mutex<VecDeque<String>>);
 impl Log {
     fn lines(&self) -> MutexGuard<'_, VecDeque<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn last(&self) -> String {
-        self.lines()
-            .iter()
-            .rfind(|line| !line.is_empty())
-            .cloned()
-            .unwrap_or_else(|| "it said nothing".into())
     }
 
     /// Reads until the other end is closed, whatever comes: a line without an end is cut.
@@ -246,18 +282,44 @@ impl Log {
 mod tests {
     use super::*;
 
-    #[test]
-    fn nobodys_environment_makes_it_write_prompts_down() {
-        let launch = Launch {
+    fn launch() -> Launch {
+        Launch {
             program: "llama-server".into(),
             model: "m.gguf".into(),
             port: 4182,
+            alias: None,
             context: 4096,
             slots: 2,
             gpu_layers: None,
-        };
-        let command = command(&launch);
+            cards: None,
+        }
+    }
+
+    fn variable(command: &Command, name: &str) -> Option<String> {
+        command.get_envs().find(|(key, _)| *key == name)?.1.map(|it| it.to_string_lossy().into_owned())
+    }
+
+    fn arguments(command: &Command) -> String {
+        command.get_args().map(|it| it.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn nobodys_environment_makes_it_write_prompts_down() {
+        let command = command(&launch());
         let removed = |name: &str| command.get_envs().any(|(key, value)| key == name && value.is_none());
         assert!(WORDY.iter().all(|name| removed(name)));
+    }
+
+    #[test]
+    fn it_sees_the_cards_that_share_and_no_other() {
+        let cards = vec![("GPU-b".to_owned(), 20), ("GPU-a".to_owned(), 13)];
+        let both = command(&Launch { gpu_layers: Some(33), cards: Some(cards.clone()), ..launch() });
+        assert_eq!(variable(&both, "CUDA_VISIBLE_DEVICES").as_deref(), Some("GPU-b,GPU-a"));
+        assert!(arguments(&both).ends_with("--n-gpu-layers 33 --tensor-split 20,13"), "{}", arguments(&both));
+        let none = command(&Launch { gpu_layers: Some(0), cards: Some(Vec::new()), ..launch() });
+        assert_eq!(variable(&none, "CUDA_VISIBLE_DEVICES").as_deref(), Some("-1"));
+        let any = command(&launch());
+        assert_eq!(variable(&any, "CUDA_VISIBLE_DEVICES"), None);
+        assert!(!arguments(&any).contains("gpu-layers"), "it decides itself");
     }
 }

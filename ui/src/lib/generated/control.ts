@@ -32,6 +32,11 @@ engine: string,
 engine_build?: string, };
 
 /**
+ * Whether a machine that is to be kept from sleeping is.
+ */
+export type Awake = "held" | "released" | "refused";
+
+/**
  * One phase of an answer.
  */
 export type BenchPhase = {
@@ -244,6 +249,48 @@ why: string,
  * What to do.
  */
 do: string, };
+
+/**
+ * What became of one day's share windows. Shared, offline, slept, off and paused add up to the window.
+ */
+export type DayHours = {
+/**
+ * The local date: `2026-11-21`.
+ */
+day: string,
+/**
+ * How much of it was inside the share windows, ms; of a day that goes on, how much so far; of the first day, since the
+ * first start.
+ */
+window_ms: number,
+/**
+ * Of that, shared, ms.
+ */
+shared_ms: number,
+/**
+ * Of that, ready, with no network reached, ms.
+ */
+offline_ms: number,
+/**
+ * Of that, slept by the machine, ms.
+ */
+slept_ms: number,
+/**
+ * Of that, not running at all, ms.
+ */
+off_ms: number,
+/**
+ * Of that, paused, by the reason that led, the longest first.
+ */
+paused: Array<PausedFor>,
+/**
+ * For people, where little was shared: "Your PC slept 5 h 40 of your 9 h window."
+ */
+sentence?: string,
+/**
+ * Whether keeping the machine awake while sharing would have helped, and is off.
+ */
+keep_awake_would_help: boolean, };
 
 /**
  * A SHA-256 digest: `sha256:` and 64 hexadecimal digits.
@@ -592,6 +639,47 @@ unpriced_mj?: Millijoules,
 net?: Money, };
 
 /**
+ * A model file on this machine that a llama-server of the node's own could load.
+ */
+export type ModelFile = {
+/**
+ * Stable on this node; names the file without its path.
+ */
+id: string,
+/**
+ * Public model name with quantisation.
+ */
+model: string,
+/**
+ * Where it is, for the host's eyes only.
+ */
+path: string,
+/**
+ * Whose it is: `LM Studio`, `Hugging Face cache`, `Ollama`, `your folder`.
+ */
+source: string,
+/**
+ * All its parts, bytes.
+ */
+size: number,
+/**
+ * The longest context it was made for, tokens.
+ */
+context?: number,
+/**
+ * How it would be loaded under the limits in force: "all 32 layers on the GPU, 2 × 8,192 tokens, 6.1 GB of VRAM".
+ */
+plan: string,
+/**
+ * Whether it can be loaded so.
+ */
+fits: boolean,
+/**
+ * Whether it is the one that `managed.model` names.
+ */
+chosen: boolean, };
+
+/**
  * Something that happened to a request.
  */
 export type Moment = {
@@ -703,6 +791,15 @@ do: string, };
 export type Outcome = "complete" | "cancelled" | "yielded" | "failed";
 
 /**
+ * What the policy says of now and of the time ahead, if nothing but time changes.
+ */
+export type Outlook = {
+/**
+ * Stretches of one state each, the one of now first, without gaps.
+ */
+stretches: Array<Stretch>, };
+
+/**
  * A hub of the host's own, and the key with which the host's devices use it.
  */
 export type OwnHub = {
@@ -732,6 +829,19 @@ seconds: number, } | { "until": "at",
  * When.
  */
 at: UnixMillis, } | { "until": "tomorrow" };
+
+/**
+ * How long one reason held.
+ */
+export type PausedFor = {
+/**
+ * Which.
+ */
+code: PauseCode,
+/**
+ * How long, ms.
+ */
+ms: number, };
 
 /**
  * Power and energy of this machine: now, today, this month.
@@ -924,7 +1034,15 @@ invite: string, } | { "type": "leave",
 /**
  * Which.
  */
-hub: string, } | { "type": "pause" } & PauseFor | { "type": "resume" } | { "type": "give_back" } | { "type": "yields",
+hub: string, } | { "type": "pause" } & PauseFor | { "type": "resume" } | { "type": "share_now",
+/**
+ * 1 to 31 days.
+ */
+seconds: number, } | { "type": "schedule" } | { "type": "preview",
+/**
+ * Values by key, as text; an empty one is the default.
+ */
+settings: { [key in string]: string }, } | { "type": "give_back" } | { "type": "yields",
 /**
  * At most this many, 1 to 1,000.
  */
@@ -960,7 +1078,11 @@ since: UnixMillis, } | { "type": "last_session" } | { "type": "days",
 /**
  * How many, 1 to 366.
  */
-count: number, } | { "type": "power" } | { "type": "keep_bench",
+count: number, } | { "type": "hours",
+/**
+ * At most this many days, 1 to 366; there are none of before the first start.
+ */
+days: number, } | { "type": "power" } | { "type": "keep_bench",
 /**
  * What was measured.
  */
@@ -968,7 +1090,11 @@ report: BenchReport,
 /**
  * Send it, signed with this node's key, to every hub joined.
  */
-publish: boolean, } | { "type": "config" } | { "type": "set_config",
+publish: boolean, } | { "type": "model_files" } | { "type": "run_model",
+/**
+ * Its id or name, or an unambiguous part of it; none stops what runs.
+ */
+id?: string, } | { "type": "config" } | { "type": "set_config",
 /**
  * Dotted key: `share.idle_after`.
  */
@@ -1084,7 +1210,7 @@ receipt?: string, };
 /**
  * The answer to a [`Request`].
  */
-export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "networks", "value": Array<Network> } | { "type": "yields", "value": Array<Yield> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
+export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "schedule", "value": Schedule } | { "type": "preview", "value": Outlook } | { "type": "networks", "value": Array<Network> } | { "type": "yields", "value": Array<Yield> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "hours", "value": Array<DayHours> } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "model_files", "value": Array<ModelFile> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
 /**
  * Base URL for any OpenAI SDK.
  */
@@ -1131,6 +1257,32 @@ temperature_c?: number,
  * Shared requests running then.
  */
 running: number, };
+
+/**
+ * Everything that the Schedule page shows beside the settings themselves.
+ */
+export type Schedule = {
+/**
+ * The share windows painted on a week, Monday first: for each day 48 half hours, `true` where sharing is allowed for
+ * all of it.
+ */
+week: Array<Array<boolean>>,
+/**
+ * Whether the grid says all that `share.windows` says: no window begins or ends between two half hours.
+ */
+exact: boolean,
+/**
+ * The rules in force as sentences, the most telling first.
+ */
+rules: Array<string>,
+/**
+ * What happens now and next under the settings in force.
+ */
+outlook: Outlook,
+/**
+ * The host's time zone: `Europe/Berlin`.
+ */
+zone: string, };
 
 /**
  * One node's part in a receipt.
@@ -1332,6 +1484,10 @@ since: UnixMillis,
  */
 reasons: Array<Reason>,
 /**
+ * Until when the host's "share now" puts idleness and hours aside.
+ */
+share_now_until?: UnixMillis,
+/**
  * Whether a person can sit at this machine, and whether one does.
  */
 presence: Presence,
@@ -1352,6 +1508,10 @@ networks: Array<Network>,
  */
 today: Today,
 /**
+ * Whether the machine is kept from sleeping; `None` where the host does not want that (`share.keep_awake`).
+ */
+awake?: Awake,
+/**
  * Requests being answered now.
  */
 running: number,
@@ -1363,6 +1523,31 @@ last_yield?: LastYield,
  * Things that want a person: a locked keyring, a hub that refuses.
  */
 attention: Array<Notice>, };
+
+/**
+ * A stretch of time in which nothing changes.
+ */
+export type Stretch = {
+/**
+ * Its beginning.
+ */
+from: UnixMillis,
+/**
+ * Its end; `None` where nothing that is known ends it.
+ */
+until?: UnixMillis,
+/**
+ * What the node would do.
+ */
+state: State,
+/**
+ * One sentence for people.
+ */
+sentence: string,
+/**
+ * Why it would not share.
+ */
+reasons: Array<Reason>, };
 
 /**
  * Totals of one day.
