@@ -10,6 +10,8 @@ export default defineConfig({
     target: ['chrome123', 'firefox120', 'safari17.5'],
     // A `data:` address would need an exception in the content security policy.
     assetsInlineLimit: 0,
+    // One bundle beside the plots: its parts are alike, and packed together they weigh less.
+    cssCodeSplit: false,
     modulePreload: { polyfill: false },
   },
   test: {

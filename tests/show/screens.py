@@ -178,6 +178,8 @@ def main():
             until("somebody is here", lambda: desk.node("status")["state"] == "paused")
             desk.node("config", "set", "share.idle_after", "10m")
             desk.node("config", "set", "share.resume_hysteresis", "2m")
+            desk.node("config", "set", "share.windows", "Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00")
+            desk.node("config", "set", "share.apps", "blender, OBS Studio=cap")
             panel = desk.node("panel")["url"]
             subprocess.run(["node", "e2e/screens.mjs", PICTURES], cwd=ROOT / "ui", check=True,
                            env={**desk.env, "IDLEWATT_PANEL_URL": panel, "IDLEWATT_HUB_URL": garage})

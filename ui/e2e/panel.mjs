@@ -11,7 +11,7 @@ if (!address) throw new Error('IDLEWATT_PANEL_URL is not set: give the address t
 
 /** The printed address: its code is good once. */
 export const panel = new URL(address)
-export const pages = ['overview', 'power', 'models', 'networks', 'requests', 'settings']
+export const pages = ['overview', 'schedule', 'power', 'models', 'networks', 'requests', 'settings']
 /** What the engine at hand is known to have: `services`, `networks`, `requests`, `watts`. */
 export const expected = new Set((process.env.IDLEWATT_EXPECT ?? '').split(',').filter(Boolean))
 
@@ -46,6 +46,7 @@ export async function show(page, name) {
   await page.locator(`nav a[href="#/${name}"]:not(.brand)`).click()
   await page.waitForFunction((name) => document.querySelector('[aria-current="page"]')?.getAttribute('href') === `#/${name}`, name)
   await page.locator('main h1').waitFor()
+  if (name === 'schedule') await page.getByRole('grid').waitFor()
   if (name === 'settings') await page.getByText('share.idle_after', { exact: true }).waitFor()
 }
 
@@ -62,6 +63,14 @@ export async function faults(page) {
     return violations.flatMap(({ id, nodes }) => nodes.map(({ html, any }) => `${id}: ${html} ${any[0]?.message ?? ''}`))
   })
 }
+
+/** What the engine itself says, asked past the panel. */
+export const ask = (page, request) =>
+  page.evaluate(async (request) => {
+    const headers = { 'content-type': 'application/json', authorization: `Bearer ${sessionStorage.getItem('idlewatt.token')}` }
+    const answer = await fetch('/api/control', { method: 'POST', headers, body: JSON.stringify(request) })
+    return (await answer.json()).value
+  }, request)
 
 /** How far the page scrolls sideways, in pixels; 0 where it fits. */
 export const sideways = (page) => page.evaluate(() => Math.max(0, document.documentElement.scrollWidth - innerWidth))

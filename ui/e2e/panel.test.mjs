@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { after, before, test } from 'node:test'
 
-import { expected, faults, launch, open, pages, panel, picture, show, sideways } from './panel.mjs'
+import { ask, expected, faults, launch, open, pages, panel, picture, show, sideways } from './panel.mjs'
 
 let browser, page, seen
 
@@ -91,6 +91,102 @@ test('a pause is chosen, holds over a reload, and is taken back', async () => {
   await page.getByRole('button', { name: 'Pause…' }).waitFor()
 })
 
+test('the week is painted, foreseen, saved, and then the engine’s own week is the one painted', async () => {
+  await show(page, 'schedule')
+  const text = page.getByLabel('The same as text')
+  const slot = (name) => page.getByRole('gridcell', { name: new RegExp(`^${name}`) })
+  const was = await text.inputValue()
+  await page.getByRole('button', { name: 'Off', exact: true }).click()
+  assert.equal(await text.inputValue(), 'never')
+  const ahead = page.getByRole('list', { name: /^The next 48 hours, with what you have not saved/ })
+  await ahead.getByText(/hours|window/i).first().waitFor()
+  const [from, to] = [await slot('Monday 22:00').boundingBox(), await slot('Thursday 23:30').boundingBox()]
+  await page.mouse.move(from.x + 2, from.y + 5)
+  await page.mouse.down()
+  await page.mouse.move(to.x + 2, to.y + 5, { steps: 6 })
+  await picture(page, 'schedule-painting')
+  await page.mouse.up()
+  assert.equal(await text.inputValue(), 'Mon-Thu 22:00-24:00')
+  await slot('Tuesday 00:00').focus()
+  await page.keyboard.press('Shift+End')
+  for (let i = 0; i < 34; i += 1) await page.keyboard.press('Shift+ArrowLeft')
+  for (let i = 0; i < 3; i += 1) await page.keyboard.press('Shift+ArrowDown')
+  await page.keyboard.press('Space')
+  assert.equal(await text.inputValue(), 'Mon-Thu 22:00-07:00')
+  assert.match(await page.locator('[aria-live="polite"]').last().innerText(), /^(Tuesday to Friday 00:00–07:00 shared)?$/)
+  assert.deepEqual(await faults(page), [])
+  await picture(page, 'schedule-painted')
+  assert.equal((await ask(page, { type: 'schedule' })).week[0][46], was === 'always' || was.startsWith('Mon'))
+  await page.getByRole('button', { name: 'Save', exact: true }).click()
+  await page.getByText(/not saved/).waitFor({ state: 'detached' })
+  const { week, exact } = await ask(page, { type: 'schedule' })
+  assert.ok(exact)
+  const shown = await page.getByRole('gridcell').evaluateAll((cells) => cells.map((cell) => !cell.ariaLabel.endsWith('not shared')))
+  assert.deepEqual(shown, week.flat())
+  await page.reload()
+  assert.equal(await text.inputValue(), 'Mon-Thu 22:00-07:00')
+  await text.fill(was)
+  await page.getByRole('button', { name: 'Save', exact: true }).click()
+  await page.getByText(/not saved/).waitFor({ state: 'detached' })
+})
+
+test('what is wrong in hours or rules is said at its field in the engine’s words, and nothing of it is kept', async () => {
+  await show(page, 'schedule')
+  const text = page.getByLabel('The same as text')
+  const was = await text.inputValue()
+  await text.fill('Mon-Fry 22:00-07:00')
+  const alert = page.getByRole('alert')
+  await alert.waitFor()
+  assert.match(await alert.innerText(), /"Fry" is no day of the week/)
+  assert.equal(await text.getAttribute('aria-invalid'), 'true')
+  const idle = page.getByRole('textbox', { name: /^Share once nobody has touched/ })
+  await text.fill(was)
+  await idle.fill('soon')
+  await alert.getByText(/share\.idle_after/).waitFor()
+  assert.equal(await idle.getAttribute('aria-invalid'), 'true')
+  await picture(page, 'schedule-refused')
+  await page.getByRole('button', { name: 'Undo all' }).click()
+  await alert.waitFor({ state: 'detached' })
+  await text.fill('Mon 22:10-23:00')
+  await page.getByText('The grid shows half hours; these hours are finer.').waitFor()
+  assert.equal(await page.getByRole('grid').getAttribute('aria-readonly'), 'true')
+  await picture(page, 'schedule-finer')
+  await page.getByRole('button', { name: 'Undo all' }).click()
+  assert.equal(await text.inputValue(), was)
+})
+
+test('a rule is a sentence, a program is chosen from those that run; both are kept', async () => {
+  await show(page, 'schedule')
+  const games = page.getByRole('combobox', { name: 'While a game runs, ….' })
+  await games.selectOption('go on')
+  await page.getByRole('button', { name: 'Add a program…' }).click()
+  await page.getByRole('list', { name: 'Running now' }).or(page.getByText(/^No program that runs now/)).waitFor()
+  await page.getByLabel('Name or path of a program').fill('blender')
+  await page.getByRole('button', { name: 'Add', exact: true }).first().click()
+  await page.getByRole('combobox', { name: 'While blender runs' }).selectOption('go on under the lower cap')
+  assert.deepEqual(await faults(page), [])
+  await picture(page, 'schedule-rules')
+  await page.getByRole('button', { name: 'Save', exact: true }).click()
+  await page.getByText(/not saved/).waitFor({ state: 'detached' })
+  const config = await ask(page, { type: 'config' })
+  assert.equal(config.find(({ key }) => key === 'share.games').value, 'true')
+  assert.equal(config.find(({ key }) => key === 'share.apps').value, 'blender=cap')
+  await page.getByRole('button', { name: 'Remove blender' }).click()
+  await games.selectOption('pause')
+  await page.getByRole('button', { name: 'Save', exact: true }).click()
+  await page.getByText(/not saved/).waitFor({ state: 'detached' })
+})
+
+test('the GPU is taken back with one button and lent again with another', async () => {
+  await show(page, 'overview')
+  const back = page.getByRole('button', { name: 'Give my GPU back' })
+  if (expected.has('networks')) await back.waitFor()
+  if ((await back.count()) === 0) return
+  await back.click()
+  await page.getByRole('button', { name: 'Resume' }).click()
+  await back.waitFor()
+})
+
 test('a setting is changed live, a bad value is refused with what, why and what to do', async () => {
   await show(page, 'settings')
   const field = page.getByLabel('share.idle_after', { exact: true })
@@ -162,7 +258,7 @@ test('the whole way is open to a keyboard, and the focus is seen', async () => {
   await page.keyboard.press('Tab')
   assert.equal(await page.evaluate(() => document.activeElement?.textContent), 'Skip to the page')
   const names = []
-  for (let i = 0; i < 7; i += 1) {
+  for (let i = 0; i < 8; i += 1) {
     await page.keyboard.press('Tab')
     const { text, outline } = await page.evaluate(() => ({
       text: document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.textContent?.trim(),
@@ -171,7 +267,7 @@ test('the whole way is open to a keyboard, and the focus is seen', async () => {
     assert.notEqual(outline, 'none', `${text} shows no focus`)
     names.push(text)
   }
-  assert.deepEqual(names, ['Idlewatt: Overview', 'Overview', 'Power', 'Models', 'Networks', 'Requests', 'Settings'])
+  assert.deepEqual(names, ['Idlewatt: Overview', 'Overview', 'Schedule', 'Power', 'Models', 'Networks', 'Requests', 'Settings'])
   await page.keyboard.press('Enter')
   await page.getByText('share.idle_after', { exact: true }).waitFor()
   assert.equal(await page.evaluate(() => document.activeElement?.id), 'page')

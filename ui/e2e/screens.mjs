@@ -29,11 +29,12 @@ await page.locator('nav').waitFor()
 await show(page, 'overview')
 await page.getByRole('img', { name: /^Power from/ }).waitFor()
 await both('overview')
-for (const name of ['power', 'models', 'networks', 'requests', 'settings']) {
+for (const name of ['schedule', 'power', 'models', 'networks', 'requests', 'settings']) {
   await show(page, name)
   if (name === 'power') await page.getByRole('slider').waitFor()
   if (name === 'networks') await page.getByText('Base URL').waitFor()
-  await both(name, page, name === 'power')
+  if (name === 'schedule') await page.getByRole('list', { name: /^The next 48 hours/ }).waitFor()
+  await both(name, page, name === 'power' || name === 'schedule')
 }
 await show(page, 'requests')
 await page.getByLabel('Ended', { exact: true }).selectOption('complete')

@@ -89,6 +89,59 @@ describe('overview', () => {
     expect(backend.asked).toContainEqual({ type: 'resume' })
   })
 
+  test('the GPU is taken back with one button, only while it is lent', async () => {
+    const { backend, user } = await open('#/overview', live)
+    await user.click(screen.getByRole('button', { name: m.overview.back }))
+    expect(backend.asked).toContainEqual({ type: 'give_back' })
+    expect(await screen.findByRole('button', { name: m.overview.resume })).toBeVisible()
+    expect(screen.queryByRole('button', { name: m.overview.back })).toBeNull()
+  })
+
+  test('sharing now is offered where only a person or the clock stands in the way', async () => {
+    const { backend, user } = await open('#/overview')
+    await user.click(screen.getByRole('button', { name: m.overview.shareNow }))
+    expect(backend.asked).toContainEqual({ type: 'share_now', seconds: 3600 })
+    cleanup()
+    await open('#/overview', fresh)
+    expect(screen.queryByRole('button', { name: m.overview.shareNow })).toBeNull()
+  })
+
+  test('each reason says since when, and until when where that is known', async () => {
+    const since = NOW - 25 * 60_000
+    const { backend } = await open('#/overview')
+    const here = (text: string, until?: number) => ({ code: 'person_here' as const, text, since, ...(until === undefined ? {} : { until }) })
+    const { status } = away(NOW)
+    // Two reasons may share a code: at the machine, and over the network.
+    backend.say({ type: 'status', value: { ...status, reasons: [here('You are here.', NOW + 600_000), here('Ada is logged in.')] } })
+    const reasons = within(await screen.findByRole('list', { name: m.overview.reasons }))
+    expect(reasons.getByText('You are here.')).toHaveTextContent('since 11:05, until 11:40')
+    expect(reasons.getByText('Ada is logged in.')).toHaveTextContent(/since 11:05$/)
+  })
+
+  test('how the GPU was given back is told with its steps, the latest first, the rest on request', async () => {
+    const { user } = await open('#/overview')
+    const yields = within(await screen.findByRole('region', { name: m.overview.yields }))
+    const first = yields.getAllByRole('listitem')[0] as HTMLElement
+    expect(first).toHaveTextContent('GPU back in 0.31 s: a game started. · ended 2 requests · checked')
+    await user.click(within(first).getByText(m.overview.yieldSteps))
+    expect(within(first).getByText('VRAM fell from 18.2 to 0.4 GiB')).toBeVisible()
+    expect(yields.getByText(/not checked/)).toBeVisible()
+    expect(yields.queryByText(/0.03 s/)).toBeNull()
+    await user.click(yields.getByRole('button', { name: m.overview.more(2) }))
+    expect(yields.getByText(/0.03 s/)).toBeVisible()
+  })
+
+  test('why little was shared is told, and what would help is one button', async () => {
+    const { backend, user } = await open('#/overview')
+    const hours = within(await screen.findByRole('region', { name: m.overview.hours }))
+    expect(hours.getByText('Your PC slept 5 h 40 of your 9 h window.')).toBeVisible()
+    expect(hours.getByText(/a game ran, 1.h 6.min/)).toBeVisible()
+    await user.click(hours.getByRole('button', { name: m.overview.keepAwake }))
+    expect(backend.asked).toContainEqual({ type: 'set_config', key: 'share.keep_awake', value: 'true' })
+    expect(await hours.findByText(m.overview.keepAwakeOn)).toBeVisible()
+    expect(hours.queryByRole('button', { name: m.overview.keepAwake })).toBeNull()
+  })
+
   test('escape closes the choices and gives the focus back', async () => {
     const { user } = await open('#/overview', live)
     const button = screen.getByRole('button', { name: m.overview.pause })
@@ -127,9 +180,45 @@ describe('models', () => {
     expect(screen.getByRole('button', { name: m.save })).toBeDisabled()
     await user.clear(price as HTMLElement)
     await user.type(price as HTMLElement, '3,5{Enter}')
-    expect(backend.asked.at(-1)).toEqual({ type: 'share', service: 's1', on: true, price: 3_500_000 })
+    expect(backend.asked).toContainEqual({ type: 'share', service: 's1', on: true, price: 3_500_000 })
     await waitFor(() => expect(price).toHaveValue('3.5'))
   })
+})
+
+describe('model files', () => {
+  test('each says how it would be loaded; what does not fit cannot be run', async () => {
+    const { backend, user } = await open('#/models')
+    const files = within(await screen.findByRole('region', { name: m.models.files }))
+    expect(files.getByText(/^Does not fit: needs 404.GB/)).toBeVisible()
+    expect(files.queryByRole('button', { name: m.models.runFile('deepseek-v3:q4_k_m') })).toBeNull()
+    await user.click(files.getByRole('button', { name: m.models.stopFile('qwen3-30b-a3b:q4_k_m') }))
+    expect(backend.asked).toContainEqual({ type: 'run_model' })
+    await user.click(await files.findByRole('button', { name: m.models.runFile('qwen3-30b-a3b:q4_k_m') }))
+    expect(backend.asked).toContainEqual({ type: 'run_model', id: 'm1' })
+    expect(await files.findByRole('button', { name: m.models.stopFile('qwen3-30b-a3b:q4_k_m') })).toBeVisible()
+  })
+
+  test('a model that the host loaded is unloaded only where the host says so', async () => {
+    const { backend, user } = await open('#/models')
+    const may = screen.getByRole('switch', { name: `${m.models.mayUnload}: qwen3-30b:q4_k_m` })
+    expect(may).toHaveAttribute('aria-checked', 'false')
+    await user.click(may)
+    expect(backend.asked).toContainEqual({ type: 'may_unload', service: 's1', on: true })
+    await waitFor(() => expect(may).toHaveAttribute('aria-checked', 'true'))
+  })
+})
+
+test('a server’s key is sent once and shown nowhere', async () => {
+  const { backend, user } = await open('#/models')
+  const part = within(screen.getByRole('region', { name: m.models.keyTitle }))
+  await user.type(part.getByLabelText(m.models.keyServer), '127.0.0.1:8000')
+  expect(part.getByRole('button', { name: m.models.keyKeep })).toBeDisabled()
+  await user.type(part.getByLabelText(m.models.key), 'sk-secret{Enter}')
+  expect(backend.asked).toContainEqual({ type: 'set_server_key', server: '127.0.0.1:8000', key: 'sk-secret' })
+  expect(await part.findByText(m.models.keyKept)).toBeVisible()
+  expect(part.getByLabelText(m.models.key)).toHaveValue('')
+  await user.click(part.getByRole('button', { name: m.models.keyForget }))
+  expect(backend.asked).toContainEqual({ type: 'set_server_key', server: '127.0.0.1:8000' })
 })
 
 describe('networks', () => {
@@ -233,7 +322,7 @@ describe('settings', () => {
     const field = await screen.findByLabelText('share.idle_after')
     await user.clear(field)
     await user.type(field, 'soon{Enter}')
-    expect(await screen.findByRole('alert')).toHaveTextContent('"soon" is not a length of time.')
+    expect(await screen.findByRole('alert')).toHaveTextContent('"soon" is no value for share.idle_after: not a length of time.')
     expect(field).toHaveValue('soon')
     expect(field).toHaveAccessibleDescription(/Write for example 10m/)
     await user.clear(field)
@@ -253,6 +342,21 @@ describe('settings', () => {
     await open('#/settings')
     expect(await screen.findByText('idlewatt config set servers.urls …')).toBeVisible()
     expect(screen.queryByRole('textbox', { name: 'servers.urls' })).toBeNull()
+  })
+
+  test('settings are found by what they are called, do, or hold', async () => {
+    const { user } = await open('#/settings')
+    await screen.findByText('share.idle_after')
+    const search = screen.getByRole('searchbox', { name: m.settings.search })
+    await user.type(search, 'KILOWATT costs')
+    expect(screen.getByText('energy.max_price')).toBeVisible()
+    expect(screen.queryByText('share.idle_after')).toBeNull()
+    await user.type(search, ' nowhere')
+    expect(screen.getByText(m.settings.searchNone)).toBeVisible()
+    await user.clear(search)
+    await user.click(within(screen.getByRole('group', { name: m.settings.sections })).getByRole('button', { name: 'Heat' }))
+    expect(screen.getByRole('region', { name: 'Heat' })).toHaveFocus()
+    expect(await faults()).toEqual([])
   })
 
   test('a link to a setting puts the focus there', async () => {

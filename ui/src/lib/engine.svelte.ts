@@ -23,6 +23,8 @@ export class Engine {
   samples: Sample[] = $state.raw([])
   /** As the power page asked last: it shows this at once when somebody comes back to it. */
   power: Power | undefined = $state.raw()
+  /** Settings changed on the Schedule page and not saved yet, kept while somebody looks at another. */
+  edits: Record<string, string> = $state.raw({})
   /** Moves on once a second while somebody looks, so that what says "ago" or "until" stays true. */
   now = $state(Date.now())
 
@@ -84,7 +86,7 @@ export class Engine {
   }
 
   /** Sends one that answers with the new status. */
-  async command(request: Request & { type: 'pause' | 'resume' }): Promise<void> {
+  async command(request: Request & { type: 'pause' | 'resume' | 'share_now' | 'give_back' }): Promise<void> {
     this.status = await ask(this.backend, request, 'status')
   }
 

@@ -123,6 +123,11 @@ export function bytes(value: number): string {
     : together({ value: number(value / 2 ** 20), unit: 'MiB' })
 }
 
+/** A file: as its maker names it, in thousands of thousands. */
+export function size(value: number): string {
+  return value >= 1e9 ? together({ value: significant(value / 1e9), unit: 'GB' }) : together({ value: number(value / 1e6), unit: 'MB' })
+}
+
 /** A length of time: 310 ms, 3.1 s, 1 min 20 s, 5 h 40 min, 2 d 3 h. */
 export function duration(ms: number): string {
   const part = (value: number, unit: string): string => together({ value: String(value), unit })

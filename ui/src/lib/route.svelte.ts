@@ -1,6 +1,6 @@
 // Where the panel is: `#/models`, `#/requests/req_…`. The hash, because the window has no server to ask for paths.
 
-export const pages = ['overview', 'power', 'models', 'networks', 'requests', 'settings'] as const
+export const pages = ['overview', 'schedule', 'power', 'models', 'networks', 'requests', 'settings'] as const
 export type Page = (typeof pages)[number]
 
 export interface Route {

@@ -4,9 +4,11 @@
 import type {
   ConfigEntry,
   ControlError,
+  DayHours,
   Doctor,
   Event,
   Gpu,
+  ModelFile,
   Network,
   Power,
   Reason,
@@ -20,8 +22,11 @@ import type {
   Session,
   Status,
   Today,
+  Yield,
 } from '../generated/control'
 import * as power from './fixture-power'
+import * as schedule from './fixture-schedule'
+import { fromText } from '../week'
 import type { Backend, Listener } from './index'
 
 export const MARK = 'idlewatt-fixture-mark'
@@ -34,6 +39,9 @@ export interface World {
   config: ConfigEntry[]
   doctor: Doctor
   power: Power
+  yields: Yield[]
+  hours: DayHours[]
+  files: ModelFile[]
 }
 
 const MINUTE = 60_000
@@ -108,16 +116,16 @@ const nothing = { chat: false, completions: false, embeddings: false, streaming:
 
 const services: Service[] = [
   {
-    id: 's1', model: 'qwen3-30b:q4_k_m', server: 'llama.cpp · 127.0.0.1:8080', shared: true, reachable: true, ready: true, warm: true,
+    id: 's1', model: 'qwen3-30b:q4_k_m', server: 'llama.cpp · 127.0.0.1:8080', shared: true, reachable: true, ready: true, warm: true, may_unload: false,
     artefact, slots: 4, busy: 0, context: 32_768, price: 12_500_000, capabilities: all, milli_tokens_per_s: 78_400,
   },
   {
-    id: 's2', model: 'smollm2-135m-instruct:q4_1', server: 'llama.cpp · 127.0.0.1:9931', shared: false, reachable: true, ready: false, warm: true,
+    id: 's2', model: 'smollm2-135m-instruct:q4_1', server: 'llama.cpp · 127.0.0.1:9931', shared: false, reachable: true, ready: false, warm: true, may_unload: false,
     artefact: { model: 'smollm2-135m-instruct', quantisation: 'q4_1', engine: 'llama.cpp', engine_build: 'b7043' },
     slots: 2, busy: 0, context: 4_096, price: 0, capabilities: nothing,
   },
   {
-    id: 's3', model: 'nomic-embed-text', server: 'Ollama · 127.0.0.1:11434', shared: true, reachable: false, ready: false, warm: false,
+    id: 's3', model: 'nomic-embed-text', server: 'Ollama · 127.0.0.1:11434', shared: true, reachable: false, ready: false, warm: false, may_unload: true,
     artefact: { model: 'nomic-embed-text', quantisation: 'f16', engine: 'ollama', engine_build: '0.15.2' },
     slots: 1, busy: 0, context: 2_048, price: 1_000_000, capabilities: { ...nothing, embeddings: true, usage: true },
     problem: 'Ollama at 127.0.0.1:11434 has not answered since 21:14. Start it again, or switch this model off here.',
@@ -152,6 +160,7 @@ const config: ConfigEntry[] = [
   { key: 'share.resume_hysteresis', value: '2m', default: '2m', about: 'Wait so long after the last reason to pause ended, 0s to 1h.', local_only: false },
   { key: 'share.windows', value: 'Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00', default: 'always', about: 'When sharing is allowed, local time: always, or days with hours.', local_only: false },
   { key: 'share.while_active', value: 'false', default: 'false', about: 'Keep sharing while you use the machine.', local_only: false },
+  ...schedule.config,
   { key: 'power.cap', value: '280', default: '', about: 'Watts that a card may draw for shared work: a number for all, or GPU-UUID=W for each.', local_only: false },
   { key: 'power.machine_cap', value: '', default: '', about: 'Most power that sharing may draw on all cards together, in watts. Empty sets no such limit.', local_only: false },
   { key: 'power.daily_energy', value: '4', default: '', about: 'Most energy that sharing may use in a day, in kWh from 0.01 to 1000, such as `2.5`. Empty sets no such limit.', local_only: false },
@@ -192,6 +201,7 @@ export function away(now: number): World {
     rows: Array.from({ length: 100 }, (_, i) => row(ended, i)),
     samples: bursts(started, now, 40_000),
     config, doctor, power: power.one(now, gpu, today(33), today(9_387)),
+    yields: schedule.yields(now), hours: schedule.hours(now), files: schedule.modelFiles,
   }
 }
 
@@ -230,7 +240,7 @@ export function fresh(now: number): World {
       presence: 'headless', gpus: [], services: [], networks: [], today: none, running: 0,
       attention: [{ what: 'No keyring was found.', why: 'Keys are kept in files that only you can read.', do: 'Nothing, unless you want them in a keyring: install one and restart.' }],
     },
-    session: null, rows: [], samples: [], power: power.nothing(none),
+    session: null, rows: [], samples: [], power: power.nothing(none), yields: [], hours: [], files: [],
   }
 }
 
@@ -257,6 +267,14 @@ const receipt = (row: RequestRow): Receipt => ({
 
 const no = (code: ControlError['code'], what: string, why: string, action: string): Response => ({ type: 'error', value: { code, what, why, do: action } })
 
+/** As the engine refuses. */
+function refused(key: string, value: string): Response | undefined {
+  const about = `"${value}" is no value for ${key}`
+  if (key === 'share.idle_after' && !/^(\d+[smh])?$/.test(value)) return no('bad_value', `${about}: not a length of time.`, 'The setting is as it was.', 'Write for example 10m.')
+  if (key === 'share.windows' && fromText(value) === undefined) return no('bad_value', `${about}: at character 1, that is no day of the week.`, 'The setting is as it was.', 'Write `always`, or `Mon-Fri 22:00-07:00`.')
+  return undefined
+}
+
 export class FixtureBackend implements Backend {
   readonly mark = MARK
   /** Everything that was asked, oldest first. */
@@ -282,6 +300,10 @@ export class FixtureBackend implements Backend {
 
   link(link: 'live' | 'lost' | 'denied'): void {
     this.#listener?.link(link)
+  }
+
+  #setting(key: string): string {
+    return this.#world.config.find((one) => one.key === key)?.value ?? ''
   }
 
   /** What a new cap does to the cards. */
@@ -324,6 +346,34 @@ export class FixtureBackend implements Backend {
       case 'resume':
         Object.assign(status, { state: 'sharing', sentence: 'Sharing qwen3-30b on garage.', reasons: [] })
         return { type: 'status', value: structuredClone(status) }
+      case 'share_now':
+        Object.assign(status, { state: 'sharing', sentence: 'Sharing now, because you asked for it.', reasons: [] })
+        return { type: 'status', value: structuredClone(status) }
+      case 'give_back':
+        Object.assign(status, { state: 'paused', sentence: 'Paused: you took the GPU back.', reasons: [{ code: 'paused_by_host', text: 'You took the GPU back.', since: this.#now }] })
+        return { type: 'status', value: structuredClone(status) }
+      case 'may_unload':
+        for (const one of status.services) if (one.id === request.service) one.may_unload = request.on
+        return { type: 'services', value: structuredClone(status.services) }
+      case 'yields':
+        return { type: 'yields', value: this.#world.yields.slice(0, request.limit) }
+      case 'hours':
+        return { type: 'hours', value: this.#world.hours.slice(0, request.days) }
+      case 'schedule':
+        return { type: 'schedule', value: { week: (fromText(this.#setting('share.windows')) ?? []).map((day) => day.map((slot) => slot === true)), exact: true, rules: ['Shares Mon-Fri 22:00-07:00, Sat-Sun 00:00-24:00.', 'Waits until you have been away for 10 min.'], outlook: schedule.outlook(this.#now, this.#setting('share.windows')), zone: 'Europe/Berlin' } }
+      case 'preview': {
+        const wrong = Object.entries(request.settings).map(([key, value]) => refused(key, value ?? '')).find(Boolean)
+        return wrong ?? { type: 'preview', value: schedule.outlook(this.#now, request.settings['share.windows'] ?? this.#setting('share.windows')) }
+      }
+      case 'programs' as never:
+        return { type: 'programs', value: schedule.programs } as never
+      case 'model_files':
+        return { type: 'model_files', value: structuredClone(this.#world.files) }
+      case 'run_model':
+        for (const file of this.#world.files) file.chosen = file.id === request.id
+        return { type: 'model_files', value: structuredClone(this.#world.files) }
+      case 'set_server_key' as never:
+        return { type: 'done' }
       case 'requests':
         return { type: 'requests', value: this.#world.rows.filter((row) => row.started < (request.before ?? Infinity)).slice(0, request.limit) }
       case 'request_detail': {
@@ -350,7 +400,8 @@ export class FixtureBackend implements Backend {
         const entry = config.find((one) => one.key === request.key)
         if (entry === undefined) return no('not_found', 'There is no such setting.', 'It may be of another version.', 'Load this page again.')
         if (request.key === 'power.cap' && request.value.includes('599')) return no('home_read_only', 'The settings could not be written.', 'The file belongs to somebody else.', 'Give it back: chown idlewatt.toml')
-        if (request.key === 'share.idle_after' && !/^(\d+[smh])?$/.test(request.value)) return no('bad_value', `"${request.value}" is not a length of time.`, 'It is a number with s, m or h.', 'Write for example 10m.')
+        const wrong = refused(request.key, request.value)
+        if (wrong !== undefined) return wrong
         entry.value = request.value === '' ? entry.default : request.value
         if (request.key === 'power.cap') this.#cap(entry.value)
         return { type: 'config', value: structuredClone(config) }
