@@ -92,18 +92,22 @@ pub struct YieldStep {
     pub text: String,
 }
 
-/// What became of one day's share windows.
+/// What became of one day's share windows. Shared, offline, slept, off and paused add up to the window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DayHours {
     /// The local date: `2026-11-21`.
     pub day: String,
-    /// How much of it was inside the share windows, ms.
+    /// How much of it was inside the share windows, ms; of a day that goes on, how much so far; of the first day, since the
+    /// first start.
     #[cfg_attr(feature = "ts", ts(type = "number"))]
     pub window_ms: u64,
     /// Of that, shared, ms.
     #[cfg_attr(feature = "ts", ts(type = "number"))]
     pub shared_ms: u64,
+    /// Of that, ready, with no network reached, ms.
+    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    pub offline_ms: u64,
     /// Of that, slept by the machine, ms.
     #[cfg_attr(feature = "ts", ts(type = "number"))]
     pub slept_ms: u64,

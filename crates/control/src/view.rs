@@ -37,6 +37,10 @@ pub struct Status {
     pub networks: Vec<Network>,
     /// Since local midnight.
     pub today: Today,
+    /// Whether the machine is kept from sleeping; `None` where the host does not want that (`share.keep_awake`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub awake: Option<Awake>,
     /// Requests being answered now.
     pub running: u32,
     /// The last time the GPU was given back.
@@ -294,6 +298,19 @@ pub struct Money {
     pub micros: i64,
     /// ISO 4217: `EUR`.
     pub currency: String,
+}
+
+/// Whether a machine that is to be kept from sleeping is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Awake {
+    /// It does not sleep by itself now.
+    Held,
+    /// It may: it does not share, runs on battery, or its lid is closed.
+    Released,
+    /// The system refuses to keep it awake.
+    Refused,
 }
 
 /// The last time the GPU was given back.

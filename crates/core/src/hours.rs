@@ -15,6 +15,8 @@ use crate::windows::{Exceptions, Hours, ShareWindows};
 
 mod why;
 
+pub use why::span;
+
 /// What the node did for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {

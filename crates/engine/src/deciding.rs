@@ -99,6 +99,7 @@ impl Node {
             }
         }
         drop(policy);
+        self.note_doing(&now);
     }
 
     pub(crate) fn inputs(&self) -> Inputs {

@@ -19,6 +19,7 @@ use crate::deciding::{KeptPause, PAUSE};
 use crate::desk::Desk;
 use crate::door::{self, Door, Resident};
 use crate::home::{Claim, Home};
+use crate::hours::Diary;
 use crate::identity::{self, DesktopKeyring};
 use crate::managed::OwnServer;
 use crate::networks::Networks;
@@ -62,6 +63,7 @@ impl Engine {
         let address = listener.local_addr().map_err(|error| internal(&error))?;
         let node = assemble(home, config, store, address).await?;
         // Whoever asks first hears what holds, a pause of before among it.
+        node.note_hours();
         node.decide();
 
         let token = identity::token();
@@ -86,6 +88,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).keep_giving_back());
         tasks.spawn(Arc::clone(&node).keep_writing());
         tasks.spawn(Arc::clone(&node).keep_looking());
+        tasks.spawn(Arc::clone(&node).keep_machine());
         tasks.spawn(Arc::clone(&node).keep_reading());
         tasks.spawn(Arc::clone(&node).keep_plugs());
         tasks.spawn(Arc::clone(&node).keep_governing());
@@ -147,6 +150,7 @@ impl Engine {
         node.keep_energy(None, clock::now().day());
         if let Err(error) = node.store.flush().await {
             tracing::error!(%error, "the last entries may not be on disk");
+        node.close_diary();
         }
         drop(self.claim);
         tracing::info!("stopped");
@@ -166,6 +170,7 @@ async fn assemble(
     let services = store.services().await.map_err(|error| of_store(&error))?;
     let pause = store.setting(PAUSE).await.map_err(|error| of_store(&error))?;
     let first = Policy::default().decide(&settings.policy, &Inputs::default(), &clock::now());
+    let allowed = store.allowed_hours().await.map_err(|error| of_store(&error))?;
     let own_key = identity::own_key(&home.data)?;
     let own_server = OwnServer::default();
     Ok(Node::new(Parts {
@@ -182,6 +187,7 @@ async fn assemble(
         own_server,
         pause: pause
             .and_then(|text| serde_json::from_str::<Option<KeptPause>>(&text).ok()?)
+        diary: Diary::after(allowed.last()),
             .map(|it| it.in_force(&clock::now())),
         home,
         store,

@@ -26,6 +26,7 @@ impl Node {
     pub(crate) async fn keep_looking(self: Arc<Self>) {
         loop {
             self.look_now().await;
+            self.note_doing(&clock::now());
             let pause = if !self.standing_may_share() {
                 RARELY
             } else if self.services.any_away() {

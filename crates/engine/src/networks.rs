@@ -26,6 +26,8 @@ const AGENT: &str = concat!("idlewatt/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct Networks {
     members: Mutex<BTreeMap<String, Member>>,
     tasks: TaskTracker,
+    /// How many of them are connected.
+    connected: watch::Sender<usize>,
     /// From `HTTPS_PROXY`, read once.
     proxy: Option<Url>,
 }
@@ -42,7 +44,12 @@ struct Member {
 impl Networks {
     pub(crate) fn remembered(rows: Vec<NetworkRow>, proxy: Option<Url>) -> Self {
         let members = rows.into_iter().map(|row| (row.id.clone(), Member::new(row))).collect();
-        Self { members: Mutex::new(members), tasks: TaskTracker::new(), proxy }
+        Self {
+            members: Mutex::new(members),
+            connected: watch::Sender::new(0),
+            tasks: TaskTracker::new(),
+            proxy,
+        }
     }
 
     pub(crate) fn joined_and_connected(&self) -> (usize, usize) {
@@ -52,6 +59,18 @@ impl Networks {
     }
 
     /// Names, of the connected ones where there are any.
+    /// Waits until no network is connected any more.
+    pub(crate) async fn left_all(&self) {
+        // The sender is this one's.
+        drop(self.connected.subscribe().wait_for(|connected| *connected == 0).await);
+    }
+
+    /// How many networks are connected is counted anew.
+    fn count(&self) {
+        let (_, connected) = self.joined_and_connected();
+        self.connected.send_replace(connected);
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         let members = lock(&self.members);
         let connected = |it: &&Member| it.state == NetworkState::Connected;
@@ -178,6 +197,7 @@ impl Node {
             ControlError::new(
                 Code::KeyringLocked,
                 "This node's key is not there yet.",
+        self.networks.count();
                 "A node proves who it is with its key, and the keyring has not given it.",
                 "Unlock the keyring, then try again.",
             )
@@ -227,6 +247,7 @@ impl Node {
     pub(crate) async fn network_views(&self) -> Vec<Network> {
         let day = clock::now().day();
         let last = self.store.last_requests().await.unwrap_or_default();
+        self.networks.count();
         let mut views: Vec<Network> = lock(&self.networks.members).values().map(Member::view).collect();
         for view in &mut views {
             let today = self.store.network_day(&view.id, &day).await.unwrap_or_default();

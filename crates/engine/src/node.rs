@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use idlewatt_control::{ControlError, Event, LastYield, Notice, State};
 use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{Decision, HostPause, Policy};
+use idlewatt_networks::host::Sleep;
 use idlewatt_protocol::UnixMillis;
 use idlewatt_servers::Servers;
 use idlewatt_store::{Reply, SessionId, Store, StoreError};
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::door::LoginCodes;
 use crate::governing::Governing;
 use crate::home::Home;
+use crate::hours::Diary;
 use crate::managed::OwnServer;
 use crate::networks::Networks;
 use crate::own_use::OwnUse;
@@ -63,6 +65,9 @@ pub(crate) struct Node {
     pub(crate) codes: Arc<LoginCodes>,
     /// Where the control door listens.
     pub(crate) address: std::net::SocketAddr,
+    /// What networks need to know of the machine's sleep.
+    pub(crate) sleep: watch::Sender<Sleep>,
+    pub(crate) diary: Mutex<Diary>,
     /// The key of the host's own endpoint.
     pub(crate) own_key: String,
     /// Who this node is, once the keyring has said so.
@@ -154,6 +159,7 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let standing = Standing { decision: parts.first, yielding: None, session: None, last_yield: None };
         Arc::new(Self {
+    pub(crate) diary: Diary,
             home: parts.home,
             store: parts.store,
             config: watch::Sender::new(Arc::new(parts.config)),
@@ -180,6 +186,8 @@ impl Node {
             standing: watch::Sender::new(standing),
             changes: watch::Sender::new(0),
             redecide: Notify::new(),
+            sleep: watch::Sender::default(),
+            diary: Mutex::new(parts.diary),
             look: Notify::new(),
             reread: Notify::new(),
             shown: Notify::new(),

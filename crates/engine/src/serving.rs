@@ -8,7 +8,7 @@ use idlewatt_control::{Event, RequestRow, RowOutcome};
 use idlewatt_core::meter::Place;
 use idlewatt_core::meter::Task;
 use idlewatt_core::work::{Ask, Finished, Head, Piece};
-use idlewatt_networks::host::{Answer, Host, NetworkReport, NotKept};
+use idlewatt_networks::host::{Answer, Host, NetworkReport, NotKept, Sleep};
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted, RefusalCode, State};
 use idlewatt_protocol::receipt::{Energy, Envelope, Statement, Timings};
 use idlewatt_protocol::{Capabilities, RequestId, ServiceOffer, UnixMillis, Usage};
@@ -57,6 +57,10 @@ impl Host for NetworkHost {
     }
 
     async fn begin(&self, ask: Ask) -> Result<Box<dyn Answer>, RefusalCode> {
+    fn sleep(&self) -> watch::Receiver<Sleep> {
+        self.node.sleep.subscribe()
+    }
+
         let node = &self.node;
         if !node.standing.borrow().accepts() {
             return Err(RefusalCode::Paused);

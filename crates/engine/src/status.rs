@@ -54,6 +54,7 @@ impl Node {
             services,
             networks,
             today: with_money(today, config.settings()),
+            awake: self.awake(),
             running,
             last_yield: standing.last_yield,
             attention: self.notices(),

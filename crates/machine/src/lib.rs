@@ -16,14 +16,19 @@ use tokio::task::JoinHandle;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
-#[path = "macos.rs"]
-mod platform;
+mod macos;
 #[cfg(target_os = "windows")]
-#[path = "windows.rs"]
-mod platform;
+mod windows;
 
 #[cfg(target_os = "linux")]
 use linux as platform;
+#[cfg(target_os = "macos")]
+use macos as platform;
+#[cfg(target_os = "windows")]
+use windows as platform;
+
+/// What can only be read is read this often while somebody depends on it.
+const READ: Duration = Duration::from_secs(10);
 
 /// Where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,21 +81,12 @@ pub enum KeepAwake {
     },
 }
 
-/// How often the clocks did something else than go on, and what the last time was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClockJumps {
-    /// How often so far.
-    pub count: u64,
-    /// How long the machine slept the last time; zero where its clock was only set.
-    pub slept: Duration,
-}
-
 /// A running watch; dropping it ends it, and lets the machine sleep.
 #[derive(Debug)]
 pub struct Watch {
     states: watch::Receiver<MachineState>,
     sights: watch::Receiver<Vec<Sight>>,
-    jumps: watch::Receiver<ClockJumps>,
+    jumps: watch::Receiver<u64>,
     awake: watch::Receiver<KeepAwake>,
     wishes: watch::Sender<Wishes>,
     brake: Brake,
@@ -110,9 +106,9 @@ impl Watch {
         self.sights.borrow().clone()
     }
 
-    /// Told when the machine woke from sleep, or its clock was set.
+    /// How often the machine woke from sleep or its clock was set so far: told each time.
     #[must_use]
-    pub fn jumps(&self) -> watch::Receiver<ClockJumps> {
+    pub fn jumps(&self) -> watch::Receiver<u64> {
         self.jumps.clone()
     }
 
@@ -158,13 +154,19 @@ impl Drop for Watch {
 pub fn watch(options: Options) -> Watch {
     let (tell, states) = watch::channel(MachineState::default());
     let (show, sights) = watch::channel(Vec::new());
-    let (jump, jumps) = watch::channel(ClockJumps::default());
+    let (jump, jumps) = watch::channel(0);
     let (hold, awake) = watch::channel(KeepAwake::default());
     let (wishes, wished) = watch::channel(Wishes::default());
     let brake = Brake::default();
     let teller = Teller { tell, show, jump, hold, wished, brake: brake.clone() };
     let task = tokio::spawn(platform::follow(options, teller));
     Watch { states, sights, jumps, awake, wishes, brake, task }
+}
+
+/// How long the machine has slept since it started; zero where the platform does not tell.
+#[must_use]
+pub fn slept() -> Duration {
+    platform::slept()
 }
 
 /// What the owner of a watch wants.
@@ -174,7 +176,7 @@ struct Wishes {
     awake: bool,
 }
 
-/// What makes the system wait before it sleeps, for as long as it is held.
+/// What hinders the system to sleep, for as long as it is held.
 #[derive(Clone, Debug, Default)]
 struct Brake(Arc<Mutex<Option<platform::Inhibitor>>>);
 
@@ -193,9 +195,10 @@ impl Brake {
 struct Teller {
     tell: watch::Sender<MachineState>,
     show: watch::Sender<Vec<Sight>>,
-    jump: watch::Sender<ClockJumps>,
+    jump: watch::Sender<u64>,
     hold: watch::Sender<KeepAwake>,
     wished: watch::Receiver<Wishes>,
+    #[cfg_attr(target_os = "macos", expect(dead_code, reason = "macOS waits for nobody"))]
     brake: Brake,
 }
 
@@ -221,10 +224,10 @@ impl Teller {
         });
     }
 
-    /// The machine slept this long, or its clock was set.
-    fn jumped(&self, slept: Duration) {
-        tracing::info!(slept_s = slept.as_secs(), "the machine woke, or its clock was set");
-        self.jump.send_modify(|jumps| *jumps = ClockJumps { count: jumps.count + 1, slept });
+    /// The machine woke, or its clock was set.
+    fn jumped(&self) {
+        tracing::info!("the machine woke, or its clock was set");
+        self.jump.send_modify(|jumps| *jumps += 1);
     }
 
     fn held(&self, now: KeepAwake) {
@@ -236,5 +239,23 @@ impl Teller {
             }
             changed
         });
+    }
+}
+
+/// Waits until what can only be read is to be read again: in a while, and only while somebody depends on it; at once
+/// when somebody begins to.
+async fn until_due(teller: &Teller) {
+    let mut wished = teller.wished.clone();
+    let attended = wished.borrow().attend;
+    if attended && tokio::time::timeout(READ, attention(&mut wished, false)).await.is_err() {
+        return;
+    }
+    attention(&mut wished, true).await;
+}
+
+async fn attention(wished: &mut watch::Receiver<Wishes>, wanted: bool) {
+    if wished.wait_for(|wishes| wishes.attend == wanted).await.is_err() {
+        // The owner is gone, and this with it.
+        std::future::pending::<()>().await;
     }
 }

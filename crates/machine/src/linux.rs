@@ -2,10 +2,10 @@
 //! being asked.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
 use crate::{KeepAwake, Options, Teller};
-use clocks::Slept;
 
 mod clocks;
 mod daemon;
@@ -14,31 +14,28 @@ mod memory;
 mod network;
 mod supply;
 
+pub(crate) use clocks::slept;
 pub(crate) use lid_and_sleep::Inhibitor;
-
-/// What can only be read is read this often while somebody depends on it.
-const READ: Duration = Duration::from_secs(10);
 
 /// A system bus that is not there, or was lost, is looked for again this often.
 const BUS_AGAIN: Duration = Duration::from_secs(60);
 
 pub(crate) async fn follow(options: Options, teller: Teller) {
-    let slept = Slept::default();
     tokio::join!(
-        clocks::follow(&slept, &teller),
+        clocks::follow(&teller),
         memory::follow(&options.proc, &teller),
-        follow_daemons(&options, &slept, &teller),
+        follow_daemons(&options, &teller),
     );
 }
 
-async fn follow_daemons(options: &Options, slept: &Slept, teller: &Teller) -> Infallible {
+async fn follow_daemons(options: &Options, teller: &Teller) -> Infallible {
     loop {
         if let Some(address) = &options.system_bus {
             match daemon::connect(address).await {
                 Ok(bus) => {
                     let lost = tokio::select! {
                         lost = supply::follow(&bus, &options.sysfs, teller) => lost,
-                        lost = lid_and_sleep::follow(&bus, &options.sysfs, slept, teller) => lost,
+                        lost = lid_and_sleep::follow(&bus, &options.sysfs, teller) => lost,
                         lost = network::follow(&bus, teller) => lost,
                     };
                     tracing::warn!(lost, "the system bus is lost");
@@ -64,24 +61,7 @@ async fn refuse(teller: &Teller) -> Infallible {
         let awake = wished.borrow_and_update().awake;
         teller.held(if awake { KeepAwake::Refused { why } } else { KeepAwake::Released });
         if wished.changed().await.is_err() {
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
-    }
-}
-
-/// Waits until what can only be read is to be read again: in a while, and only while somebody depends on it; at once
-/// when somebody begins to.
-async fn until_due(teller: &Teller) {
-    let mut wished = teller.wished.clone();
-    let attended = wished.borrow_and_update().attend;
-    let begins = async {
-        if wished.wait_for(|wishes| wishes.attend).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    if attended {
-        tokio::time::sleep(READ).await;
-    } else {
-        begins.await;
     }
 }

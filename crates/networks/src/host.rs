@@ -21,6 +21,9 @@ pub trait Host: Send + Sync {
     /// Changes whenever `offer` or `state` may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// The machine's sleep: before it the network is told goodbye, after it the connection is looked after at once.
+    fn sleep(&self) -> watch::Receiver<Sleep>;
+
     /// Admits a request and starts to answer it, or refuses. Policy, slots and limits are checked here; the host keeps
     /// `ask.deadlines`. Dropping the future before it is ready leaves nothing behind.
     async fn begin(&self, ask: Ask) -> Result<Box<dyn Answer>, RefusalCode>;
@@ -46,6 +49,15 @@ pub trait Host: Send + Sync {
 
     /// The connection's state changed; for people.
     fn report(&self, report: NetworkReport);
+}
+
+/// What a connection needs to know of the machine's sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sleep {
+    /// It is about to come. Nothing is dialled until it is over.
+    pub coming: bool,
+    /// How often the machine woke, or its clock was set.
+    pub woken: u64,
 }
 
 /// The store could not keep it; it is not acknowledged.

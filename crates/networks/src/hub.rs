@@ -142,7 +142,8 @@ pub async fn join(invite: &Invite, identity: &Identity, proxy: Option<&Url>) -> 
 /// Keeps a session with a hub until `stop` is cancelled or the hub refuses for good. Dials again by itself: with full
 /// jitter from 250 ms, at most 3 s during the first two minutes, then up to 60 s, over all addresses in turn. What
 /// happens is told to [`Host::report`](crate::Host::report). Cancelling `stop` ends running answers as yielded and waits
-/// at most two seconds for their statements.
+/// at most two seconds for their statements; so does a [`Sleep`](crate::host::Sleep) that is coming, and when it is over, the hub is
+/// dialled at once.
 pub async fn run(
     membership: Membership,
     identity: Identity,
@@ -153,6 +154,7 @@ pub async fn run(
     let Membership { network, hub_key, mut urls, proxy } = membership;
     let mut dialler = Dialler::new(proxy);
     let mut backoff = Backoff::default();
+    let mut sleep = host.sleep();
     let mut first = joined.map(|joined| {
         let report = NetworkReport::Connected {
             account: joined.account,
@@ -168,6 +170,11 @@ pub async fn run(
                 Ok((connection, report))
             }
             None => {
+                tokio::select! {
+                    // The host outlives this.
+                    _ = sleep.wait_for(|sleep| !sleep.coming) => {}
+                    () = stop.cancelled() => return Stopped::Asked,
+                }
                 host.report(NetworkReport::Connecting);
                 let through = host.posted_through().await;
                 let introduction = identity.introduction(hub_key, None, through, network.clone());
@@ -185,7 +192,7 @@ pub async fn run(
                 }
                 host.report(report);
                 let since = Instant::now();
-                let over = connection.drive(&host, &stop).await;
+                let over = until_sleep(connection, &host, &stop).await;
                 if since.elapsed() >= STABLE {
                     backoff = Backoff::default();
                 }
@@ -193,8 +200,9 @@ pub async fn run(
             }
             Err(over) => over,
         };
+        let at_once = matches!(over, Over::Stopped | Over::Closed(Closed::ClockJumped));
         let why = match over {
-            Over::Stopped => return Stopped::Asked,
+            Over::Stopped if stop.is_cancelled() => return Stopped::Asked,
             Over::Closed(Closed::Refused { code, message }) if !code.is_temporary() => {
                 host.report(NetworkReport::Refused { code, message });
                 return Stopped::Refused;
@@ -206,10 +214,11 @@ pub async fn run(
             other => other.to_string(),
         };
         tracing::debug!(network, why, "the hub's session is over");
-        let wait = backoff.next(Instant::now(), rand::random());
+        let wait = if at_once { Duration::ZERO } else { backoff.next(Instant::now(), rand::random()) };
         host.report(NetworkReport::Waiting { why, retry_at: Instant::now() + wait });
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            Ok(()) = sleep.changed() => backoff = Backoff::default(),
             () = stop.cancelled() => return Stopped::Asked,
         }
     }
@@ -242,6 +251,18 @@ impl Identity {
             network,
         }
     }
+}
+
+/// Runs the session to its end; one that ends for a sleep ends as one that is stopped.
+async fn until_sleep(connection: Connection, host: &SharedHost, stop: &CancellationToken) -> Over {
+    let mut sleep = host.sleep();
+    let goodbye = stop.child_token();
+    let mut drive = std::pin::pin!(connection.drive(host, &goodbye));
+    tokio::select! {
+        over = &mut drive => return over,
+        Ok(_) = sleep.wait_for(|sleep| sleep.coming) => goodbye.cancel(),
+    }
+    drive.await
 }
 
 async fn connect(

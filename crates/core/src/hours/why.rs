@@ -73,7 +73,8 @@ const fn lost_to(code: PauseCode) -> &'static str {
 }
 
 /// "5 h 40", "9 h", "40 min": whole minutes.
-fn span(ms: u64) -> String {
+#[must_use]
+pub fn span(ms: u64) -> String {
     let minutes = Duration::from_millis(ms).as_secs() / 60;
     match (minutes / 60, minutes % 60) {
         (0, minutes) => format!("{minutes} min"),

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -16,32 +15,14 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::{Sight, Teller};
 
-/// How much longer the machine has been up than awake, as it was last told.
-pub(super) struct Slept(Mutex<Duration>);
-
-impl Default for Slept {
-    fn default() -> Self {
-        Self(Mutex::new(asleep_so_far()))
-    }
-}
-
-impl Slept {
-    /// How long it slept since this was last asked.
-    pub(super) fn take(&self) -> Duration {
-        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = asleep_so_far();
-        now.saturating_sub(std::mem::replace(&mut before, now))
-    }
-}
-
-/// Since it started. `CLOCK_BOOTTIME` goes on in sleep, `CLOCK_MONOTONIC` does not.
-fn asleep_so_far() -> Duration {
+/// `CLOCK_BOOTTIME` goes on in sleep, `CLOCK_MONOTONIC` does not.
+pub(crate) fn slept() -> Duration {
     let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
     let awake = read(ClockId::Monotonic);
     read(ClockId::Boottime).saturating_sub(awake)
 }
 
-pub(super) async fn follow(slept: &Slept, teller: &Teller) -> Infallible {
+pub(super) async fn follow(teller: &Teller) -> Infallible {
     let subject = "clocks";
     let timer = match Timer::new() {
         Ok(timer) => timer,
@@ -62,9 +43,7 @@ pub(super) async fn follow(slept: &Slept, teller: &Teller) -> Infallible {
             tracing::warn!(%error, "the kernel tells no more when the clock is set");
             return pending().await;
         }
-        // The kernel counts the parts of a second differently on both clocks.
-        let slept = Some(slept.take()).filter(|it| *it >= Duration::from_millis(100)).unwrap_or_default();
-        teller.jumped(slept);
+        teller.jumped();
     }
 }
 

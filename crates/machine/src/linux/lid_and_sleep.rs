@@ -10,10 +10,9 @@ use idlewatt_devices::{Places, supply};
 use zbus::Connection;
 use zbus::zvariant::OwnedFd;
 
-use super::clocks::Slept;
 use super::daemon::{Daemon, Properties};
-use super::until_due;
-use crate::{KeepAwake, Sight, Teller};
+use crate::until_due;
+use crate::{Brake, KeepAwake, Sight, Teller};
 
 const NAME: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
@@ -24,7 +23,7 @@ const MANAGER: &str = "org.freedesktop.login1.Manager";
 pub(crate) struct Inhibitor(#[expect(dead_code, reason = "logind sees when it is closed")] OwnedFd);
 
 /// Tells until the bus is lost, and why it is.
-pub(super) async fn follow(bus: &Connection, sysfs: &Path, slept: &Slept, teller: &Teller) -> String {
+pub(super) async fn follow(bus: &Connection, sysfs: &Path, teller: &Teller) -> String {
     // UPower tells of a lid where logind does not.
     let listened = tokio::try_join!(
         Daemon::listen(bus, NAME, PATH),
@@ -37,8 +36,8 @@ pub(super) async fn follow(bus: &Connection, sysfs: &Path, slept: &Slept, teller
     let places = Places { sysfs: sysfs.to_owned(), ..Places::default() };
     let portable = tokio::task::spawn_blocking(move || supply(&places).is_some()).await.unwrap_or_default();
     let mut wished = teller.wished.clone();
-    let mut held: Option<Inhibitor> = None;
-    let mut there = false;
+    let kept_awake = Brake::default();
+    let (mut asked, mut there) = (false, false);
     loop {
         let properties = logind.properties(PATH, MANAGER).await;
         tell(properties.as_ref(), teller);
@@ -46,11 +45,11 @@ pub(super) async fn follow(bus: &Connection, sysfs: &Path, slept: &Slept, teller
         there = properties.is_some();
         if came {
             brake(&logind, teller).await;
-            held = None;
         }
         let awake = wished.borrow_and_update().awake;
-        if awake != held.is_some() || came {
-            held = keep(&logind, awake, teller).await;
+        if awake != asked || came {
+            kept_awake.hold(keep(&logind, awake, teller).await);
+            asked = awake;
         }
         // No version of logind tells of a screen that is put in, and old ones do not tell of the lid.
         let due = async { if portable { until_due(teller).await } else { pending().await } };
@@ -73,7 +72,7 @@ pub(super) async fn follow(bus: &Connection, sysfs: &Path, slept: &Slept, teller
             teller.state(|state| state.going_to_sleep = going);
             if !going {
                 brake(&logind, teller).await;
-                teller.jumped(slept.take());
+                teller.jumped();
             }
         }
     }

@@ -10,10 +10,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::until_due;
+use crate::until_due;
 use crate::{Sight, Teller};
 
 const SUBJECT: &str = "memory";
@@ -43,6 +44,10 @@ pub(super) async fn follow(proc: &Path, teller: &Teller) -> Infallible {
 
 fn set_trigger(path: &Path) -> io::Result<AsyncFd<File>> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    // Anything else would only keep the words.
+    if fstatfs(&file)?.f_type != PROC_SUPER_MAGIC {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     file.write_all(TRIGGER)?;
     #[expect(unsafe_code, reason = "the only door to priority events")]
     // SAFETY: a `File` keeps one descriptor open for as long as it lives.
@@ -84,7 +89,7 @@ async fn read(path: PathBuf, teller: &Teller) -> Infallible {
             teller.sight(Sight { subject: SUBJECT, reading: None, unseen });
             return pending().await;
         };
-        short = waiting >= if short { ENOUGH } else { SHORT };
+        short = is_short(short, waiting);
         teller.state(|state| state.memory_short = Some(short));
         let reading = Some(format!(
             "the kernel's count, read while something is shared; programs waited for {waiting:.0} % of the last ten seconds"
@@ -92,6 +97,10 @@ async fn read(path: PathBuf, teller: &Teller) -> Infallible {
         teller.sight(Sight { subject: SUBJECT, reading, unseen: None });
         until_due(teller).await;
     }
+}
+
+fn is_short(before: bool, waiting: f64) -> bool {
+    waiting >= if before { ENOUGH } else { SHORT }
 }
 
 /// Out of `some avg10=0.00 avg60=0.01 avg300=0.00 total=15889249`.
@@ -104,6 +113,15 @@ fn some_avg10(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_short_from_ten_percent_until_below_five() {
+        for (before, waiting, short) in
+            [(false, 9.9, false), (false, 10.0, true), (true, 5.0, true), (true, 4.9, false)]
+        {
+            assert_eq!(is_short(before, waiting), short, "{waiting}");
+        }
+    }
 
     #[test]
     fn pressure_is_read_as_the_kernel_writes_it_and_nothing_else_is() {

@@ -9,7 +9,7 @@ use idlewatt_devices::{Places, supply};
 use zbus::Connection;
 
 use super::daemon::Daemon;
-use super::until_due;
+use crate::until_due;
 use crate::{Sight, Teller};
 
 const NAME: &str = "org.freedesktop.UPower";

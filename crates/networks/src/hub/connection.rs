@@ -45,7 +45,7 @@ pub(super) enum Over {
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stopped => f.write_str("stopped"),
+            Self::Stopped => f.write_str("this machine goes to sleep"),
             Self::Lost(why) => f.write_str(why),
             Self::Closed(Closed::Refused { message, .. }) => f.write_str(message),
             Self::Closed(Closed::Distrusted(why)) => write!(f, "{why}"),
@@ -94,6 +94,7 @@ impl Connection {
         let (signed, mut envelopes) = mpsc::unbounded_channel();
         let (books, mut keeper) = keep_books(host.clone());
         let mut changes = host.changes();
+        let mut sleep = host.sleep();
         let mut run = Run {
             host: host.clone(),
             session: self.session,
@@ -151,6 +152,8 @@ impl Connection {
                     run.session.offer(host.offer());
                     run.session.state(host.state());
                 }
+                // A session that outlived a sleep, or a clock that was set, finds it out now.
+                Ok(()) = sleep.changed() => run.session.time(&now()),
                 // Going on would leave a hole in the books that no later hello asks for.
                 _ = &mut keeper => break Over::Lost("a posting could not be kept on this machine's disk".to_owned()),
                 () = stop.cancelled(), if goodbye.is_none() => {

@@ -126,7 +126,7 @@ async fn several_answers_run_at_once_and_a_refusal_is_told() {
     assert_eq!(peer.data().await.stream, 2, "the first answer does not hold up the second");
     one.pieces.send(piece(b"1", 1)).await.unwrap();
     assert_eq!(peer.data().await.stream, 1);
-    *node.host.state.lock().unwrap() = State { accepting: false, free_slots: 0, why: None, until: None };
+    *node.host.state.lock().unwrap() = State { accepting: false, own: false, free_slots: 0, why: None, until: None };
     node.host.changes.send_modify(|version| *version += 1);
     assert!(matches!(peer.said().await, NodeMessage::State(state) if !state.accepting));
     peer.ask(3).await;
@@ -328,6 +328,51 @@ async fn stopping_ends_answers_as_yielded_and_still_sends_their_statements() {
     peer.gone().await;
     assert_eq!(soon("the end", node.task).await.unwrap(), Stopped::Asked);
     assert!(stopped.elapsed() < Duration::from_millis(1500), "it waited although all was said");
+}
+
+#[tokio::test]
+async fn before_a_sleep_answers_are_handed_back_and_after_it_the_hub_is_dialled_at_once() {
+    let mut hub = Hub::start().await;
+    let mut node = Node::start(&hub);
+    let (mut peer, _) = hub.admit().await;
+    peer.ask(1).await;
+    let begun = node.next_begun().await;
+    assert!(matches!(peer.said().await, NodeMessage::Head { .. }));
+    begun.pieces.send(piece(b"x", 1)).await.unwrap();
+    peer.data().await;
+    node.host.sleep.send_modify(|sleep| sleep.coming = true);
+    assert!(matches!(peer.said().await, NodeMessage::End(end) if end.outcome == Outcome::Yielded));
+    assert!(matches!(peer.said().await, NodeMessage::Yield));
+    assert_eq!(statement_of(&mut peer).await.outcome, Outcome::Yielded);
+    peer.gone().await;
+    let waits = node.reported(|it| matches!(it, NetworkReport::Waiting { .. })).await;
+    assert!(matches!(waits, NetworkReport::Waiting { why, .. } if why == "this machine goes to sleep"));
+    // Nobody dials from a machine that is about to sleep.
+    assert!(tokio::time::timeout(Duration::from_millis(300), hub.accept()).await.is_err());
+    node.host.sleep.send_modify(|sleep| sleep.coming = false);
+    hub.admit().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_wakes_does_not_wait_to_dial_again() {
+    let away = Hub::start().await;
+    let (key, url) = (away.public(), away.url());
+    drop(away);
+    let mut node = Node::start_with(key, vec![url], None);
+    // Its waits have grown to seconds.
+    let mut longest = Duration::ZERO;
+    while longest < Duration::from_secs(1) {
+        let NetworkReport::Waiting { retry_at, .. } =
+            node.reported(|it| matches!(it, NetworkReport::Waiting { .. })).await
+        else {
+            unreachable!()
+        };
+        longest = retry_at.saturating_duration_since(Instant::now());
+    }
+    let woken = Instant::now();
+    node.host.sleep.send_modify(|sleep| sleep.woken += 1);
+    node.reported(|it| matches!(it, NetworkReport::Connecting)).await;
+    assert!(woken.elapsed() < longest, "it waited on: {:?}", woken.elapsed());
 }
 
 #[tokio::test]

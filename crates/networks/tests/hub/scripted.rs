@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use futures_util::{SinkExt as _, StreamExt as _};
 use idlewatt_core::work::{Ask, Finished, Head, Piece};
-use idlewatt_networks::host::NotKept;
+use idlewatt_networks::host::{NotKept, Sleep};
 use idlewatt_networks::hub::{self, Identity, Joined, Membership, Stopped};
 use idlewatt_networks::{Answer, Host, NetworkReport};
 use idlewatt_protocol::frame::{Frame, Kind};
@@ -207,6 +207,7 @@ pub(crate) struct Scripted {
     reports: mpsc::UnboundedSender<NetworkReport>,
     posted: mpsc::UnboundedSender<Posted>,
     pub(crate) changes: watch::Sender<u64>,
+    pub(crate) sleep: watch::Sender<Sleep>,
     pub(crate) state: Mutex<State>,
     pub(crate) through: Mutex<u64>,
     /// The next posting is not kept.
@@ -233,7 +234,8 @@ impl Node {
             reports: report,
             posted: post,
             changes: watch::Sender::new(0),
-            state: Mutex::new(State { accepting: true, free_slots: 1, why: None, until: None }),
+            sleep: watch::Sender::default(),
+            state: Mutex::new(State { accepting: true, own: false, free_slots: 1, why: None, until: None }),
             through: Mutex::new(0),
             full: AtomicBool::new(false),
             outbox: Mutex::new(Vec::new()),
@@ -298,6 +300,10 @@ impl Host for Scripted {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    fn sleep(&self) -> watch::Receiver<Sleep> {
+        self.sleep.subscribe()
     }
 
     async fn begin(&self, ask: Ask) -> Result<Box<dyn Answer>, RefusalCode> {

@@ -1094,7 +1094,15 @@ publish: boolean, } | { "type": "model_files" } | { "type": "run_model",
 /**
  * Its id or name, or an unambiguous part of it; none stops what runs.
  */
-id?: string, } | { "type": "config" } | { "type": "set_config",
+id?: string, } | { "type": "set_server_key",
+/**
+ * The server's address, or a part of its name, such as `lm-studio`.
+ */
+server: string,
+/**
+ * The key; none forgets it.
+ */
+key?: Secret, } | { "type": "config" } | { "type": "set_config",
 /**
  * Dotted key: `share.idle_after`.
  */
@@ -1283,6 +1291,11 @@ outlook: Outlook,
  * The host's time zone: `Europe/Berlin`.
  */
 zone: string, };
+
+/**
+ * What nobody but its receiver may see: it is not written out for debugging.
+ */
+export type Secret = string;
 
 /**
  * One node's part in a receipt.
