@@ -68,7 +68,6 @@ impl Teller {
     }
 
     /// What gamepads tell: active or idle since.
-    #[expect(dead_code, reason = "gamepads follow")]
     pub(crate) fn pads(&self, reading: PresenceReading) {
         let mut seen = self.seen();
         seen.pads = Some(reading);
@@ -81,15 +80,23 @@ impl Teller {
     }
 
     /// Why a source of activity tells nothing.
-    #[cfg_attr(all(target_os = "linux", not(test)), expect(dead_code, reason = "told on other platforms"))]
     pub(crate) fn unheard(&self, name: &'static str, why: impl Into<String>) {
         self.part(name, Part { says: why.into(), heard: false, activity: Activity::default() });
+    }
+
+    /// Forgets what `name` told once this is dropped: a source that is listened to no more holds nothing up.
+    pub(crate) fn listening(&self, name: &'static str) -> Listening<'_> {
+        Listening { teller: self, name }
     }
 
     fn part(&self, name: &'static str, part: Part) {
         tracing::debug!(source = name, says = part.says, heard = part.heard, "activity source");
         let mut seen = self.seen();
         seen.parts.insert(name, part);
+        self.put_together(&seen);
+    }
+
+    fn put_together(&self, seen: &Seen) {
         let whole = seen.parts.values().fold(Activity::default(), |whole, part| with(whole, &part.activity));
         self.0.activity.send_if_modified(|last| {
             let changed = *last != whole;
@@ -134,6 +141,20 @@ impl Teller {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Teller::listening`].
+pub(crate) struct Listening<'a> {
+    teller: &'a Teller,
+    name: &'static str,
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        let mut seen = self.teller.seen();
+        seen.parts.remove(self.name);
+        self.teller.put_together(&seen);
     }
 }
 
@@ -229,5 +250,7 @@ mod tests {
         assert_eq!(activity.borrow_and_update().games, [app("Tetris")]);
         teller.unheard("b", "still gone");
         assert!(!activity.has_changed().unwrap(), "nothing new is nothing to tell");
+        drop(teller.listening("a"));
+        assert!(activity.borrow_and_update().games.is_empty(), "nobody listens to it any more");
     }
 }

@@ -8,16 +8,15 @@ use idlewatt_core::presence::PresenceReading;
 use zbus::fdo::{DBusProxy, NameOwnerChangedStream};
 use zbus::{Connection, Proxy};
 
-use super::UNSEEN;
-use crate::Sight;
-use crate::reading;
 use crate::teller::Teller;
+use crate::{Sight, reading};
 
 const MUTTER: &str = "org.gnome.Mutter.IdleMonitor";
 
 /// Why Mutter tells nothing, or no more.
 pub(super) struct Lost {
-    pub(super) why: String,
+    /// `None` where it is not there at all.
+    pub(super) why: Option<String>,
     owners: Option<NameOwnerChangedStream>,
 }
 
@@ -37,10 +36,10 @@ impl Lost {
 /// Tells of input in the session of `bus` until Mutter is lost.
 pub(super) async fn follow(bus: Option<&str>, quiet: Duration, teller: &Teller) -> Lost {
     let Some(address) = bus else {
-        return Lost { why: "a Wayland session without a session bus".to_owned(), owners: None };
+        return Lost { why: Some("there is no session bus".to_owned()), owners: None };
     };
     let no_bus = |error: zbus::Error| Lost {
-        why: format!("a Wayland session whose bus does not answer ({error})"),
+        why: Some(format!("the session bus does not answer ({error})")),
         owners: None,
     };
     let bus = match connect(address).await {
@@ -53,10 +52,7 @@ pub(super) async fn follow(bus: Option<&str>, quiet: Duration, teller: &Teller) 
     };
     // Asking a Mutter that does not run could start one.
     if !runs(&dbus).await {
-        return Lost {
-            why: "this Wayland desktop offers no source that tells of input".to_owned(),
-            owners: Some(owners),
-        };
+        return Lost { why: None, owners: Some(owners) };
     }
     let why = tokio::select! {
         told = tell(&bus, quiet, teller) => match told {
@@ -65,7 +61,7 @@ pub(super) async fn follow(bus: Option<&str>, quiet: Duration, teller: &Teller) 
         },
         _ = owners.next() => "GNOME's shell is gone".to_owned(),
     };
-    Lost { why, owners: Some(owners) }
+    Lost { why: Some(why), owners: Some(owners) }
 }
 
 async fn connect(address: &str) -> zbus::Result<Connection> {
@@ -100,7 +96,7 @@ async fn tell(bus: &Connection, quiet: Duration, teller: &Teller) -> zbus::Resul
     teller.source(Sight {
         reading: reading(idle, quiet),
         source: "GNOME's idle monitor (Mutter)".to_owned(),
-        unseen: UNSEEN,
+        unseen: &[],
         action: None,
     });
     loop {

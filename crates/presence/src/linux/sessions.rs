@@ -1,19 +1,29 @@
-//! Graphical sessions, as logind knows them.
+//! Sessions, as logind knows them: who sits at a screen, whether it is locked, who has logged in over the network.
 
+use std::collections::HashMap;
 use std::future::pending;
 
 use futures_util::StreamExt as _;
-use zbus::zvariant::OwnedObjectPath;
+use idlewatt_core::presence::Activity;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus::{Connection, MatchRule, MessageStream, Proxy};
 
-const LOGIND: &str = "org.freedesktop.login1";
+use crate::teller::Teller;
 
-/// A graphical session of a person; login screens are none.
+const NAME: &str = "logind";
+const LOGIND: &str = "org.freedesktop.login1";
+const SESSION: &str = "org.freedesktop.login1.Session";
+
+/// A session of a person; login screens are none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Session {
     pub(super) uid: u32,
     /// In front on its seat.
     pub(super) active: bool,
+    /// As its screen locker says, if it says so at all (GNOME's and KDE's do).
+    pub(super) locked: bool,
+    /// Came over the network.
+    pub(super) remote: bool,
     pub(super) kind: Kind,
 }
 
@@ -21,6 +31,13 @@ pub(super) struct Session {
 pub(super) enum Kind {
     X11 { display: Option<String> },
     Wayland,
+    Text,
+}
+
+impl Session {
+    pub(super) fn is_graphical(&self) -> bool {
+        self.kind != Kind::Text
+    }
 }
 
 /// The connection to logind; without one nothing is known and nothing changes.
@@ -40,8 +57,8 @@ impl Sessions {
         }
     }
 
-    /// All graphical sessions; `None` where there is no logind to ask.
-    pub(super) async fn graphical(&self) -> Option<Vec<Session>> {
+    /// All sessions; `None` where there is no logind to ask.
+    pub(super) async fn list(&self) -> Option<Vec<Session>> {
         let (bus, _) = self.0.as_ref()?;
         match list(bus).await {
             Ok(sessions) => Some(sessions),
@@ -59,6 +76,26 @@ impl Sessions {
             self.0 = None;
         }
     }
+}
+
+/// Tells what follows from `listed` for the sessions of `own`.
+pub(super) fn tell(listed: Option<&[Session]>, own: u32, teller: &Teller) {
+    let Some(listed) = listed else { return teller.unheard(NAME, "there is none to ask") };
+    let remote_logins = u32::try_from(listed.iter().filter(|it| it.remote).count()).unwrap_or(u32::MAX);
+    let mut in_front = listed.iter().filter(|it| it.uid == own && it.active && it.is_graphical()).peekable();
+    let locked = in_front.peek().is_some().then(|| in_front.all(|it| it.locked));
+    let screen = match locked {
+        Some(true) => "the screen is locked",
+        Some(false) => "the screen is not locked",
+        None => "no screen of this account is in front",
+    };
+    let people = match remote_logins {
+        0 => "nobody is logged in over the network".to_owned(),
+        1 => "1 login over the network".to_owned(),
+        n => format!("{n} logins over the network"),
+    };
+    let activity = Activity { locked, remote_logins, ..Activity::default() };
+    teller.says(NAME, format!("{screen}, {people}"), activity);
 }
 
 async fn subscribe(address: &str) -> zbus::Result<(Connection, MessageStream)> {
@@ -83,25 +120,22 @@ async fn list(bus: &Connection) -> zbus::Result<Vec<Session>> {
 }
 
 async fn describe(bus: &Connection, uid: u32, path: OwnedObjectPath) -> zbus::Result<Option<Session>> {
-    let proxy: Proxy<'_> = zbus::proxy::Builder::new(bus)
-        .destination(LOGIND)?
-        .path(path)?
-        .interface("org.freedesktop.login1.Session")?
-        .cache_properties(zbus::proxy::CacheProperties::No)
-        .build()
-        .await?;
-    let class: String = proxy.get_property("Class").await?;
-    let state: String = proxy.get_property("State").await?;
+    let about = Proxy::new(bus, LOGIND, path, "org.freedesktop.DBus.Properties").await?;
+    let about: HashMap<String, OwnedValue> = about.call("GetAll", &(SESSION,)).await?;
+    let text = |name: &str| -> String {
+        about.get(name).and_then(|value| value.downcast_ref().ok()).unwrap_or_default()
+    };
+    let flag = |name: &str| about.get(name).and_then(|value| value.downcast_ref().ok()).unwrap_or_default();
+    let (class, state) = (text("Class"), text("State"));
     if class != "user" || state == "closing" {
         return Ok(None);
     }
-    let kind = match proxy.get_property::<String>("Type").await?.as_str() {
-        "x11" => {
-            let display: String = proxy.get_property("Display").await?;
-            Kind::X11 { display: Some(display).filter(|display| !display.is_empty()) }
-        }
+    let kind = match text("Type").as_str() {
+        "x11" => Kind::X11 { display: Some(text("Display")).filter(|display| !display.is_empty()) },
         "wayland" | "mir" => Kind::Wayland,
-        _ => return Ok(None),
+        _ => Kind::Text,
     };
-    Ok(Some(Session { uid, active: state == "active", kind }))
+    let session =
+        Session { uid, active: state == "active", locked: flag("LockedHint"), remote: flag("Remote"), kind };
+    Ok(Some(session))
 }

@@ -1,57 +1,31 @@
 //! The X server's idle counter. Two alarms of the SYNC extension tell when it passes a threshold upwards (nobody has
-//! touched anything for that long) and downwards (somebody has, this moment); in between nothing runs here.
+//! touched anything for that long) and downwards (somebody has, this moment); in between nothing runs here. What was
+//! touched the counter does not say, so nothing here ever learns of a key.
 
-use std::os::fd::AsFd as _;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use idlewatt_core::presence::PresenceReading;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use x11rb::connection::Connection as _;
 use x11rb::protocol::Event;
 use x11rb::protocol::sync::{ConnectionExt as _, CreateAlarmAux, Int64, TESTTYPE, VALUETYPE};
 use x11rb::rust_connection::RustConnection;
 
-use super::UNSEEN;
-use crate::Sight;
+use super::{Lost, ask, event, wire};
 use crate::teller::Teller;
-use crate::{before_now, reading};
-
-/// Why this display tells nothing, or no more.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
-    #[error("the X server does not answer ({0})")]
-    Connect(#[from] x11rb::errors::ConnectError),
-    #[error("the X server is gone ({0})")]
-    Gone(#[from] x11rb::errors::ConnectionError),
-    #[error("the X server refuses its idle counter ({0})")]
-    Refused(#[from] x11rb::errors::ReplyOrIdError),
-    #[error("the X server has no idle counter")]
-    NoCounter,
-    #[error("the connection cannot be waited on ({0})")]
-    Wait(#[from] std::io::Error),
-}
-
-impl From<x11rb::errors::ReplyError> for Lost {
-    fn from(error: x11rb::errors::ReplyError) -> Self {
-        Self::Refused(error.into())
-    }
-}
+use crate::{Sight, before_now, reading};
 
 /// Tells of input on `display` until the server is lost.
-pub(super) async fn follow(display: &str, quiet: Duration, teller: &Teller) -> Lost {
+pub(in super::super) async fn follow(display: &str, quiet: Duration, teller: &Teller) -> Lost {
     let named = display.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Counter::open(&named, quiet)).await;
-    let counter = match opened {
-        Ok(Ok(counter)) => counter,
-        Ok(Err(lost)) => return lost,
-        Err(join) => return Lost::Wait(join.into()),
+    let counter = match ask(move || Counter::open(&named, quiet)).await {
+        Ok(counter) => counter,
+        Err(lost) => return lost,
     };
-    let idle = counter.idle;
     teller.source(Sight {
-        reading: reading(idle, quiet),
+        reading: reading(counter.idle, quiet),
         source: format!("the idle counter of X display {display}"),
-        unseen: UNSEEN,
+        unseen: &["input of other seats"],
         action: None,
     });
     match counter.tell(teller).await {
@@ -100,27 +74,10 @@ impl Counter {
         Ok(Self { server, rests, stirs, idle })
     }
 
-    async fn tell(self, teller: &Teller) -> Result<std::convert::Infallible, Lost> {
-        // Only the wire's readiness is used; reading is the X client's.
-        let wire = std::os::unix::net::UnixStream::from(self.server.stream().as_fd().try_clone_to_owned()?);
-        let wire = UnixStream::from_std(wire)?;
-        self.read(teller)?;
+    async fn tell(self, teller: &Teller) -> Result<Infallible, Lost> {
+        let wire = wire(&self.server)?;
         loop {
-            wire.readable().await?;
-            let mut read = Ok(());
-            // Claiming "nothing left" makes the next wait a real one.
-            let _ = wire.try_io(Interest::READABLE, || {
-                read = self.read(teller);
-                Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
-            });
-            read?;
-        }
-    }
-
-    /// Tells of every alarm that has arrived.
-    fn read(&self, teller: &Teller) -> Result<(), Lost> {
-        while let Some(event) = self.server.poll_for_event()? {
-            let Event::SyncAlarmNotify(alarm) = event else { continue };
+            let Event::SyncAlarmNotify(alarm) = event(&self.server, &wire).await? else { continue };
             if alarm.alarm == self.stirs {
                 teller.reading(PresenceReading::Active { since: Instant::now() });
             } else if alarm.alarm == self.rests {
@@ -128,7 +85,6 @@ impl Counter {
                 teller.reading(PresenceReading::Idle { last_input });
             }
         }
-        Ok(())
     }
 }
 

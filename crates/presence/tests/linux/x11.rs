@@ -1,0 +1,168 @@
+//! A real X server.
+
+use std::time::{Duration, Instant};
+
+use idlewatt_core::presence::PresenceReading;
+use idlewatt_presence::{Options, watch};
+use x11rb::connection::Connection as _;
+use x11rb::protocol::xproto::{
+    AtomEnum, ConnectionExt as _, CreateWindowAux, MOTION_NOTIFY_EVENT, PropMode, Window, WindowClass,
+};
+use x11rb::protocol::xtest::ConnectionExt as _;
+use x11rb::wrapper::ConnectionExt as _;
+
+use crate::rig::{Delays, QUIET, Xvfb, active, idle, options, until, until_activity, until_says};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_on_x11_is_seen_at_once_and_its_absence_after_the_threshold() {
+    let server = Xvfb::start(None);
+    server.touch();
+    let watch = watch(options(server.surroundings()));
+    until(&watch, active).await;
+
+    let PresenceReading::Idle { last_input } = until(&watch, idle).await else { unreachable!() };
+    assert!(last_input.elapsed() >= QUIET);
+    assert!(last_input.elapsed() < QUIET + Duration::from_secs(2), "{:?}", last_input.elapsed());
+
+    for _ in 0..3 {
+        let before = Instant::now();
+        server.touch();
+        let PresenceReading::Active { since } = until(&watch, active).await else { unreachable!() };
+        assert!(since >= before);
+        until(&watch, idle).await;
+    }
+    let sight = watch.sight();
+    assert_eq!(sight.source, format!("the idle counter of X display {}", server.display));
+    assert!(!sight.unseen.is_empty());
+}
+
+/// What `script/show presence` claims: from before xdotool is started until the reading has arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn claim_input_on_x11_is_seen() {
+    let server = Xvfb::start(None);
+    let (client, _) = x11rb::connect(Some(&server.display)).unwrap();
+    let watch = watch(Options { quiet: Duration::from_millis(100), surroundings: server.surroundings() });
+    let (mut xdotool, mut wire) = (Delays::new("X11, xdotool to event"), Delays::new("X11, input to event"));
+    for input in 0..Delays::inputs() {
+        until(&watch, idle).await;
+        let before = Instant::now();
+        server.touch();
+        until(&watch, active).await;
+        xdotool.add(before);
+        until(&watch, idle).await;
+        let before = Instant::now();
+        let place = 10 + i16::try_from(input % 100).unwrap();
+        client.xtest_fake_input(MOTION_NOTIFY_EVENT, 1, 0, x11rb::NONE, place, place, 0).unwrap();
+        client.flush().unwrap();
+        until(&watch, active).await;
+        wire.add(before);
+    }
+    // A process starts, connects and waits for the server within it.
+    println!("{xdotool}");
+    wire.hold(Duration::from_millis(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_display_that_was_never_touched_reads_idle_from_the_start() {
+    let server = Xvfb::start(None);
+    tokio::time::sleep(QUIET * 2).await;
+    let watch = watch(options(server.surroundings()));
+    until(&watch, idle).await;
+    server.touch();
+    until(&watch, active).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_x_server_that_goes_is_reported_and_found_again() {
+    let server = Xvfb::start(None);
+    let display = server.display.clone();
+    let watch = watch(options(server.surroundings()));
+    until(&watch, |reading| active(reading) || idle(reading)).await;
+    drop(server);
+    until(&watch, |reading| *reading == PresenceReading::Blind).await;
+    let sight = watch.sight();
+    assert!(sight.source.contains(&display) && sight.source.contains("gone"), "{}", sight.source);
+    assert!(sight.action.is_some());
+
+    let server = Xvfb::start(Some(&display));
+    until(&watch, |reading| active(reading) || idle(reading)).await;
+    until(&watch, idle).await;
+    server.touch();
+    until(&watch, active).await;
+}
+
+/// What a window manager does when `window` comes to the front in `state`.
+fn in_front(client: &impl x11rb::connection::Connection, window: Option<Window>, full_screen: bool) {
+    let atom = |name: &str| client.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom;
+    let (state, covers) = (atom("_NET_WM_STATE"), atom("_NET_WM_STATE_FULLSCREEN"));
+    if let Some(window) = window {
+        let states: &[u32] = if full_screen { &[covers] } else { &[] };
+        client.change_property32(PropMode::REPLACE, window, state, AtomEnum::ATOM, states).unwrap();
+    }
+    let root = client.setup().roots[0].root;
+    let active = atom("_NET_ACTIVE_WINDOW");
+    let front = [window.unwrap_or(x11rb::NONE)];
+    client.change_property32(PropMode::REPLACE, root, active, AtomEnum::WINDOW, &front).unwrap();
+    client.flush().unwrap();
+}
+
+fn window(client: &impl x11rb::connection::Connection, class: &[u8]) -> Window {
+    let window = client.generate_id().unwrap();
+    let root = client.setup().roots[0].root;
+    let about = CreateWindowAux::new();
+    client.create_window(0, window, root, 0, 0, 9, 9, 0, WindowClass::INPUT_OUTPUT, 0, &about).unwrap();
+    client.change_property8(PropMode::REPLACE, window, AtomEnum::WM_CLASS, AtomEnum::STRING, class).unwrap();
+    window
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_covers_the_screen_is_told_with_its_program_and_for_as_long() {
+    let server = Xvfb::start(None);
+    let (client, _) = x11rb::connect(Some(&server.display)).unwrap();
+    let game = window(&client, b"doom\0Doom\0");
+    let other = window(&client, b"xterm\0XTerm\0");
+    let watch = watch(options(server.surroundings()));
+    until_says(&watch, "full screen", "no window manager").await;
+    for _ in 0..3 {
+        in_front(&client, Some(game), false);
+        in_front(&client, Some(game), true);
+        let activity = until_activity(&watch, |it| it.full_screen.is_some()).await;
+        assert_eq!(activity.full_screen.unwrap().name, "Doom");
+        in_front(&client, Some(game), false);
+        until_activity(&watch, |it| it.full_screen.is_none()).await;
+        in_front(&client, Some(game), true);
+        until_activity(&watch, |it| it.full_screen.is_some()).await;
+        // A covered screen that is left for another program is in use, but not covered.
+        in_front(&client, Some(other), false);
+        until_activity(&watch, |it| it.full_screen.is_none()).await;
+        in_front(&client, None, false);
+    }
+    in_front(&client, Some(game), true);
+    until_activity(&watch, |it| it.full_screen.is_some()).await;
+    drop(server);
+    until_activity(&watch, |it| it.full_screen.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_game_that_closes_its_window_covers_nothing() {
+    let server = Xvfb::start(None);
+    let (client, _) = x11rb::connect(Some(&server.display)).unwrap();
+    let game = window(&client, b"doom\0Doom\0");
+    in_front(&client, Some(game), true);
+    let watch = watch(options(server.surroundings()));
+    until_activity(&watch, |it| it.full_screen.is_some()).await;
+    client.destroy_window(game).unwrap();
+    in_front(&client, None, false);
+    until_activity(&watch, |it| it.full_screen.is_none()).await;
+    // A window manager that is slow to notice names a window that is gone.
+    in_front(&client, Some(window(&client, b"a\0b\0")), false);
+    let gone = client.generate_id().unwrap();
+    let root = client.setup().roots[0].root;
+    let active = client.intern_atom(false, b"_NET_ACTIVE_WINDOW").unwrap().reply().unwrap().atom;
+    client.change_property32(PropMode::REPLACE, root, active, AtomEnum::WINDOW, &[gone]).unwrap();
+    client.flush().unwrap();
+    let again = window(&client, b"again\0Again\0");
+    in_front(&client, Some(again), true);
+    let activity = until_activity(&watch, |it| it.full_screen.is_some()).await;
+    assert_eq!(activity.full_screen.unwrap().name, "Again");
+}
