@@ -210,6 +210,19 @@ def sharing(pc):
     return next((it["model"] for it in status["services"] if it["ready"] and connected and status["state"] == "sharing"), None)
 
 
+def rooms(pc):
+    """The tests of the rooms with files of their own for Windows: real messages, raw input, registry, power requests."""
+    built = [json.loads(line).get("executable") for line in (BUILT / "tests.jsonl").read_text().splitlines()]
+    passed = 0
+    for test in filter(None, built):
+        name = pathlib.Path(test).name
+        shutil.copy2(test, pc.app / name)
+        said = pc.run(name, "--test-threads", "1")
+        passed += sum(int(line.split()[3]) for line in said.splitlines() if line.startswith("test result: ok."))
+    assert passed > 10, passed
+    pc.claim(f"{passed} tests of presence and of the machine's state, in Wine's session")
+
+
 def commands(pc, server):
     """Hub and engine from the command line."""
     hub, url = pc.exe("idlewatt-hub.exe", "serve", "--with-parent", "--listen", "127.0.0.1:0", "--data", r"C:\hub", says="listening on ")
@@ -318,6 +331,7 @@ def main():
         pc = Machine(pathlib.Path(folder))
         try:
             _, server = pc.start(sys.executable, str(ROOT / "tests/servers/llama_server.py"), "--parallel", "2", "--threads", "1", says="listening on ")
+            rooms(pc)
             hub, *network = commands(pc, server)
             resident(pc, *network)
             books(pc, hub)

@@ -1,27 +1,83 @@
-//! macOS: no source yet, so nothing is known, and the machine sleeps when it wants to.
+//! macOS: power supply, memory and clocks are read, sleep is seen when it is over, and an assertion keeps the machine
+//! awake. Type-checked only: never run.
 
-use std::future::pending;
+use std::convert::Infallible;
+use std::time::{Duration, SystemTime};
 
-use crate::{KeepAwake, Options, Sight, Teller};
+use idlewatt_core::machine::Supply;
+use idlewatt_devices::{Places, supply};
 
-/// There is none.
+use crate::{KeepAwake, Options, Sight, Teller, until_due};
+
+mod asked;
+
+pub(crate) use asked::slept;
+
+/// There is none: before it sleeps, macOS asks only those who run its event loop.
 #[derive(Debug)]
 pub(crate) enum Inhibitor {}
 
 pub(crate) async fn follow(_options: Options, teller: Teller) {
-    for subject in ["power supply", "lid", "connection", "memory", "sleep", "clocks"] {
+    for subject in ["lid", "connection"] {
         teller.sight(Sight { subject, reading: None, unseen: None });
     }
-    let mut wished = teller.wished.clone();
+    tokio::join!(read(&teller), stay_awake(&teller));
+}
+
+async fn read(teller: &Teller) -> Infallible {
+    /// A clock that was set this much apart was set by somebody.
+    const SET: Duration = Duration::from_secs(2);
+    let mut before = (asked::running(), slept(), SystemTime::now());
     loop {
-        let why = "this build cannot keep macOS awake".to_owned();
-        teller.held(if wished.borrow_and_update().awake {
-            KeepAwake::Refused { why }
-        } else {
-            KeepAwake::Released
+        let supply = tokio::task::spawn_blocking(|| supply(&Places::default())).await.ok().flatten();
+        let memory_short = asked::is_memory_short();
+        teller.state(|state| {
+            state.supply = supply;
+            state.memory_short = memory_short;
         });
+        let said = |subject, told: Option<&str>, unseen| Sight {
+            subject,
+            reading: told.map(|told| format!("macOS says: {told}")),
+            unseen,
+        };
+        let from = supply.map(|it| if it == Supply::Mains { "the mains" } else { "a battery" });
+        teller.sight(said("power supply", from, None));
+        teller.sight(said("memory", memory_short.map(|it| if it { "short" } else { "enough" }), None));
+        let slept_so_far = format!("slept {} s so far", slept().as_secs());
+        teller.sight(said("sleep", Some(&slept_so_far), Some("that sleep is about to begin")));
+        teller.sight(said("clocks", Some("compared every ten seconds while sharing"), None));
+        until_due(teller).await;
+        let now = (asked::running(), slept(), SystemTime::now());
+        let went_on = (now.0 + now.1).saturating_sub(before.0 + before.1);
+        let by_wall = now.2.duration_since(before.2).unwrap_or_default();
+        if now.1 > before.1 + SET || by_wall.abs_diff(went_on) > SET {
+            teller.jumped();
+        }
+        before = now;
+    }
+}
+
+async fn stay_awake(teller: &Teller) -> Infallible {
+    let mut wished = teller.wished.clone();
+    let mut held: Option<asked::Assertion> = None;
+    loop {
+        let wanted = wished.borrow_and_update().awake;
+        match (wanted, held.is_some()) {
+            (true, false) => match asked::Assertion::stay_awake() {
+                Some(assertion) => {
+                    held = Some(assertion);
+                    teller.held(KeepAwake::Held);
+                }
+                None => teller.held(KeepAwake::Refused { why: "macOS took no assertion".to_owned() }),
+            },
+            (false, _) => {
+                held = None;
+                teller.held(KeepAwake::Released);
+            }
+            (true, true) => {}
+        }
         if wished.changed().await.is_err() {
-            return pending().await;
+            return std::future::pending().await;
         }
     }
 }
