@@ -225,6 +225,9 @@ pub enum Refusal {
         /// What it may draw.
         cap: Milliwatts,
     },
+    /// A card that it computes on is not to share (`gpus.off`). The governor is told of no such card as one that shares, and
+    /// never says this itself.
+    Off,
     /// `cap_unenforceable`: nothing of this service fits under the cap as it is set.
     CapUnenforceable(Unenforceable),
 }

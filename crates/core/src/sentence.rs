@@ -195,6 +195,7 @@ fn power(stop: PowerStop, until: &impl Fn(&str) -> String) -> String {
             whole_watts(draws),
             whole_watts(cap)
         ),
+        PowerStop::Off => "every model that is shared computes on a GPU that you switched off".to_owned(),
         PowerStop::Unenforceable(Unenforceable::NothingMeasures) => {
             "a GPU tells neither its power nor its limit, so no cap can be held".to_owned()
         }

@@ -16,6 +16,7 @@ use idlewatt_protocol::{Label, Milliwatts, RequestId, Usage};
 use idlewatt_store::{EnergyInterval, SessionId};
 
 use crate::clock;
+use crate::config::Settings;
 use crate::node::{Node, lock};
 
 const NO_CARD: Duration = Duration::from_secs(60);
@@ -69,8 +70,11 @@ impl Cards {
         seen.read_at = None;
     }
 
-    pub(crate) fn hottest_c(&self) -> Option<i32> {
-        lock(&self.state).latest.iter().filter_map(|it| it.temperature_c).max()
+    /// Of the cards that share, °C.
+    pub(crate) fn hottest_c(&self, settings: &Settings) -> Option<i32> {
+        let state = lock(&self.state);
+        let on = state.latest.iter().filter(|it| settings.is_on(&it.id));
+        on.filter_map(|it| it.temperature_c).max()
     }
 
     /// Power of all cards now, where any tells.
@@ -286,9 +290,10 @@ impl Node {
         if !self.cards.any() || !self.cards.is_due() {
             return;
         }
-        let limit = self.config().settings().policy.thermal_limit_c;
+        let config = self.config();
+        let limit = config.settings().policy.thermal_limit_c;
         let hot = |it: i32| it + idlewatt_core::policy::THERMAL_HYSTERESIS_C >= limit;
-        if self.cards.hottest_c().is_some_and(hot) {
+        if self.cards.hottest_c(config.settings()).is_some_and(hot) {
             self.decide();
         }
         let now = clock::now();

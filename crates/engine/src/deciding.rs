@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use idlewatt_control::Reason;
 use idlewatt_core::now::Deadline;
-use idlewatt_core::policy::{Decision, HostPause, Inputs, State};
+use idlewatt_core::policy::{Cause, Decision, HostPause, Inputs, State};
 use idlewatt_core::{Now, sentence};
 use idlewatt_protocol::{PauseCode, UnixMillis};
 use jiff::Timestamp;
@@ -111,7 +111,9 @@ impl Node {
             pause: *self.pause.borrow(),
             activity: self.presence.activity().borrow().clone(),
             share_now_until: *self.share_now_until.borrow(),
-            hottest_c: self.cards.hottest_c(),
+            machine: *self.machine.states().borrow(),
+            foreign: self.others.told(),
+            hottest_c: self.cards.hottest_c(self.config().settings()),
             power: self.governing.stops_sharing(),
             own_use: self.own_use_lasts(),
             shared,
@@ -151,7 +153,16 @@ fn says_the_same(before: &Decision, now: &Decision) -> bool {
         (Some(a), Some(b)) => (a.0 - b.0).abs() < 1000,
         (a, b) => a == b,
     };
+    // A reading that goes up and down is no news: screens see it when they next look.
+    let same = |a: &Cause, b: &Cause| match (a, b) {
+        (Cause::TooHot { .. }, Cause::TooHot { .. }) | (Cause::GpuInUse { .. }, Cause::GpuInUse { .. }) => {
+            true
+        }
+        (a, b) => a == b,
+    };
     before.state == now.state
+        && before.lowered.is_some() == now.lowered.is_some()
+        && close(before.share_now_until, now.share_now_until)
         && before.reasons.len() == now.reasons.len()
         && before.reasons.iter().zip(&now.reasons).all(|(a, b)| a.cause == b.cause && close(a.until, b.until))
 }
@@ -171,7 +182,8 @@ pub(crate) fn for_networks(standing: &Standing, free_slots: u32) -> idlewatt_pro
     let accepting = standing.accepts();
     idlewatt_protocol::message::State {
         accepting,
-        free_slots: if accepting { free_slots } else { 0 },
+        own: own && !accepting,
+        free_slots: if own { free_slots } else { 0 },
         why: standing.decision.leading().map(|it| PauseCode::class(it.code())),
         until: standing.decision.until(),
     }

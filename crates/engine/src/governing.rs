@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use idlewatt_core::governor::{Card, Decision, Effect, Governor, Inputs, Settings};
+use idlewatt_core::governor::{Card, Decision, Effect, Governor, Inputs, Refusal, Settings};
 use idlewatt_core::policy::PowerStop;
 use idlewatt_devices::cap::{CapError, CapPlaces, Caps, Way};
 use idlewatt_protocol::message::RefusalCode;
@@ -17,9 +17,9 @@ use idlewatt_protocol::{Millijoules, Milliwatts};
 use jiff::civil::Date;
 use tokio::sync::{Notify, watch};
 
-use crate::clock;
 use crate::node::{Node, lock};
 use crate::slots::{For, Slot};
+use crate::{clock, config};
 
 /// How often it is seen to that cards keep to what they were told: a driver or the helper may have started anew.
 const KEPT: Duration = Duration::from_secs(1);
@@ -201,13 +201,18 @@ impl Node {
     }
 
     /// Takes a slot of a service for a network's request, where the cap leaves one.
-    pub(crate) fn admit(self: &Arc<Self>, service: &str, slots: u32) -> Result<Slot, RefusalCode> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        service: &str,
+        slots: u32,
+        whose: For,
+    ) -> Result<Slot, RefusalCode> {
         // Held until it is charged, so that two requests are not let in on the same energy.
         let mut governor = lock(&self.governing.governor);
         if self.slots.busy(service) >= self.governing.leaves(service, slots) {
             return Err(RefusalCode::Busy);
         }
-        let slot = self.slots.take(service, slots, For::Network).ok_or(RefusalCode::Busy)?;
+        let slot = self.slots.take(service, slots, whose).ok_or(RefusalCode::Busy)?;
         self.govern_with(&mut governor);
         Ok(slot)
     }
@@ -231,15 +236,21 @@ impl Node {
         let settings = config.settings();
         let ways = self.governing.ways();
         let own_use = self.own_use_lasts();
+        let lowered = self.standing.borrow().decision.lowered.is_some();
         let cards: Vec<Card> = self
             .cards
             .latest()
             .into_iter()
-            .map(|reading| Card {
-                cap: settings.cap.of(&reading.id, reading.default_limit),
-                settable: ways.get(&reading.id).is_some_and(Result::is_ok),
-                own_use,
-                reading,
+            .map(|reading| {
+                // A card that does not share is left with its own limit, and counts for the machine's cap only.
+                let on = settings.is_on(&reading.id);
+                let cap = settings.cap.of(&reading.id, reading.default_limit).filter(|_| on);
+                Card {
+                    cap: cap.map(|cap| if lowered { part(cap, settings.active_cap) } else { cap }),
+                    settable: on && ways.get(&reading.id).is_some_and(Result::is_ok),
+                    own_use,
+                    reading,
+                }
             })
             .collect();
         let own = settings.managed.model.is_some().then_some(settings.managed.port);
@@ -258,11 +269,13 @@ impl Node {
             quiet_hours: settings.quiet_hours.clone(),
             daily_energy: settings.daily_energy,
         };
-        let decision = governor.decide(&limits, &inputs, &clock::now());
+        let mut decision = governor.decide(&limits, &inputs, &clock::now());
+        self.close_off(settings, &inputs, &mut decision);
         for effect in &decision.effects {
             self.carry_out(effect.clone());
         }
-        self.claim(&cards, inputs.sharing);
+        let on: Vec<Card> = cards.iter().filter(|it| settings.is_on(&it.reading.id)).cloned().collect();
+        self.claim(&on, inputs.sharing);
         let asleep = cards.iter().filter(|it| it.reading.asleep).map(|it| it.reading.id.clone()).collect();
         let before = std::mem::replace(&mut *lock(&self.governing.asleep), asleep);
         if before != *lock(&self.governing.asleep) {
@@ -284,6 +297,20 @@ impl Node {
         if slots(&before) != slots(&now) {
             drop(now);
             self.offer_changed();
+        }
+    }
+
+    /// Nothing starts, and nothing goes on, on a card that does not share.
+    fn close_off(&self, settings: &config::Settings, inputs: &Inputs<'_>, decision: &mut Decision) {
+        let cards = || inputs.cards.iter().map(|it| it.reading.id.as_str());
+        for (service, admission) in inputs.services.iter().zip(&mut decision.services) {
+            if cards().any(|card| !settings.is_on(card) && service.place.covers(card)) {
+                (admission.slots, admission.longest, admission.next) = (0, None, None);
+                admission.refusal = Some(Refusal::Off);
+                if service.running > 0 {
+                    decision.effects.push(Effect::Cut { service: service.id.clone(), why: Refusal::Off });
+                }
+            }
         }
     }
 
@@ -326,6 +353,11 @@ impl Node {
             }
         }
     }
+}
+
+/// So many percent of a power.
+const fn part(power: Milliwatts, percent: u32) -> Milliwatts {
+    Milliwatts(power.0 / 100 * percent as i64)
 }
 
 /// Talks to drivers and the helper until nobody gives orders any more; then every card gets its own limit back.

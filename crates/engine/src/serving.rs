@@ -21,6 +21,7 @@ use crate::deciding::for_networks;
 use crate::money::row_with_money;
 use crate::node::Node;
 use crate::services::Known;
+use crate::slots::For;
 
 /// This node towards one network.
 pub(crate) struct NetworkHost {
@@ -62,7 +63,8 @@ impl Host for NetworkHost {
     }
 
         let node = &self.node;
-        if !node.standing.borrow().accepts() {
+        let admits = || node.standing.borrow().decision.admits(ask.own);
+        if !admits() {
             return Err(RefusalCode::Paused);
         }
         let offer = node.services.offer().into_iter().find(|it| it.service == ask.service);
@@ -72,9 +74,10 @@ impl Host for NetworkHost {
         if ask.max_tokens > offer.context {
             return Err(RefusalCode::Context);
         }
-        let slot = node.admit(&offer.service, offer.slots)?;
+        let whose = if ask.own { For::OwnDevice } else { For::Network };
+        let slot = node.admit(&offer.service, offer.slots, whose)?;
         // A pause may have come between the first look and the slot; it took back only what was held then.
-        if !node.standing.borrow().accepts() {
+        if !admits() {
             return Err(RefusalCode::Paused);
         }
         node.cards.read_for_meter().await;

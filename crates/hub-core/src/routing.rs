@@ -128,6 +128,8 @@ struct Node {
     account: AccountName,
     services: Vec<Service>,
     accepting: bool,
+    /// Where it does not: whether requests of its own account are taken.
+    own: bool,
     why: Option<Class>,
     /// Free slots as the node last said.
     hinted: u32,
@@ -144,8 +146,12 @@ struct Service {
 }
 
 impl Node {
-    fn has_room(&self, service: &Service) -> bool {
-        self.accepting && service.running < service.offer.slots && self.given < self.hinted
+    fn accepts(&self, own: bool) -> bool {
+        self.accepting || own && self.own
+    }
+
+    fn has_room(&self, service: &Service, own: bool) -> bool {
+        self.accepts(own) && service.running < service.offer.slots && self.given < self.hinted
     }
 }
 
@@ -169,6 +175,7 @@ impl Router {
             account,
             services: Vec::new(),
             accepting: false,
+            own: false,
             why: None,
             hinted: 0,
             given: 0,
@@ -214,9 +221,18 @@ impl Router {
     pub fn state(&mut self, key: &PublicKey, state: &State) {
         let Some(node) = self.nodes.get_mut(key) else { return };
         node.accepting = state.accepting;
+        node.own = state.own;
         node.why = state.why;
         node.hinted = state.free_slots;
         node.given = 0;
+    }
+
+    /// A node ended everything that ran, or is about to go: until it says otherwise nothing more is given to it.
+    pub fn away(&mut self, key: &PublicKey, why: Class) {
+        let Some(node) = self.nodes.get_mut(key) else { return };
+        (node.accepting, node.why) = (false, Some(why));
+        // What it said of its own account holds: a pause says so before its last request has ended.
+        node.own &= why == Class::Busy;
     }
 
     /// Whether a node takes requests; `None` when it is not connected.
@@ -430,11 +446,11 @@ impl Seen {
             self.lacks = Some(what);
         } else if ask.max_price.is_some_and(|most| offer.price > most) && !own {
             self.dear = Some(self.dear.map_or(offer.price, |price| price.min(offer.price)));
-        } else if !node.accepting {
+        } else if !node.accepts(own) {
             self.away = Some(node.why);
         } else if ask.tried.contains(key) {
             self.tried = true;
-        } else if !node.has_room(service) {
+        } else if !node.has_room(service, own) {
             self.full = true;
         } else {
             return Some(Candidate { key, node, service, own });

@@ -355,6 +355,9 @@ pub struct End {
 pub struct State {
     /// Whether requests are taken.
     pub accepting: bool,
+    /// Where they are not: whether those of the node's own account are taken all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     /// A hint: with several networks the node arbitrates.
     pub free_slots: u32,
     /// Why not, when not.
@@ -430,6 +433,7 @@ mod tests {
         );
         let state = NodeMessage::State(State {
             accepting: false,
+            own: false,
             free_slots: 0,
             why: Some(Class::Schedule),
             until: None,

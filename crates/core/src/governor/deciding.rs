@@ -133,6 +133,7 @@ impl<'a> Scene<'a> {
         });
         // One that nothing but the host can change comes first.
         own.chain(machine).max_by_key(|it| match it {
+            Refusal::Off => 4,
             Refusal::CapUnenforceable(_) => 3,
             Refusal::Limited(_) => 2,
             Refusal::HostLoad { .. } => 1,

@@ -161,6 +161,8 @@ pub enum PowerStop {
     },
     /// Nothing that is shared fits under the cap as it is set.
     Unenforceable(Unenforceable),
+    /// The cards that everything shared computes on are not to share.
+    Off,
 }
 
 impl PowerStop {
@@ -172,6 +174,7 @@ impl PowerStop {
             Refusal::Limited(limit) => Some(Self::Limit(limit)),
             Refusal::HostLoad { draws, cap } => Some(Self::HostLoad { draws, cap }),
             Refusal::CapUnenforceable(why) => Some(Self::Unenforceable(why)),
+            Refusal::Off => Some(Self::Off),
         }
     }
 
@@ -186,6 +189,7 @@ impl PowerStop {
                 PauseCode::HostLoad
             }
             Self::Unenforceable(_) => PauseCode::CapUnenforceable,
+            Self::Off => PauseCode::NothingToShare,
         }
     }
 
@@ -255,7 +259,7 @@ impl Cause {
             | Self::MemoryShort
             | Self::LidClosed
             | Self::Asleep
-            | Self::Power(PowerStop::HostLoad { .. } | PowerStop::Unenforceable(_))
+            | Self::Power(PowerStop::HostLoad { .. } | PowerStop::Unenforceable(_) | PowerStop::Off)
             | Self::OwnUse
             | Self::NothingToShare { .. }
             | Self::NoNetwork
@@ -278,6 +282,7 @@ impl Cause {
             | Self::OnBattery { .. }
             | Self::LidClosed
             | Self::Asleep
+            | Self::Power(PowerStop::Off)
             | Self::Stopping => Freeing::AtOnce,
             Self::PersonHere { .. }
             | Self::RemoteLogin { .. }
@@ -311,6 +316,7 @@ impl Cause {
             | Self::NothingToShare { .. }
             | Self::NoNetwork
             | Self::CannotKeep
+            | Self::Power(PowerStop::Off)
             | Self::Stopping => false,
             _ => true,
         }

@@ -283,7 +283,7 @@ fn offer_and_state_are_sent_when_they_change_and_not_otherwise() {
         load_ms: None,
     };
     let too_many = ServiceOffer { slots: 0, ..service.clone() };
-    let state = State { accepting: true, free_slots: 1, why: None, until: None };
+    let state = State { accepting: true, own: false, free_slots: 1, why: None, until: None };
     bench.session.offer(vec![service.clone(), too_many]);
     bench.session.state(state);
     let sent = bench.messages();

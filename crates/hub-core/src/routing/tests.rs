@@ -28,7 +28,7 @@ fn service(model: &str) -> ServiceOffer {
     }
 }
 
-const READY: State = State { accepting: true, free_slots: 8, why: None, until: None };
+const READY: State = State { accepting: true, own: false, free_slots: 8, why: None, until: None };
 
 /// Nodes 1 to `n`, each of its own account, each with one service of two slots.
 pub(super) fn router(n: u8) -> Router {
@@ -60,8 +60,30 @@ fn a_known_model_without_a_node_is_away_and_not_unknown() {
     gone.leave(&key(1));
     assert!(matches!(gone.choose(&ask(&me, "m"), 0), Err(NoRoute::Away { why: None, .. })));
     let mut paused = router(1);
-    paused.state(&key(1), &State { accepting: false, free_slots: 0, why: Some(Class::Busy), until: None });
+    paused.state(&key(1), &State { accepting: false, own: false, free_slots: 0, why: Some(Class::Busy), until: None });
     assert!(matches!(paused.choose(&ask(&me, "m:q4"), 0), Err(NoRoute::Away { why: Some(Class::Busy), .. })));
+}
+
+#[test]
+fn a_node_that_pauses_for_others_still_answers_its_own_account() {
+    let (mine, other) = (account("host1"), account("other"));
+    let mut router = router(1);
+    let state = State { accepting: false, own: true, free_slots: 2, why: Some(Class::Busy), until: None };
+    for after_yield in [false, true] {
+        router.state(&key(1), &state);
+        if after_yield {
+            router.away(&key(1), Class::Busy);
+        }
+        for (account, answered) in [(&mine, true), (&other, false)] {
+            let choice = router.choose(&ask(account, "m"), 0);
+            assert_eq!(choice.is_ok(), answered, "{account:?}");
+            if let Ok(choice) = choice {
+                router.release(&choice, account, None);
+            }
+        }
+    }
+    router.away(&key(1), Class::Offline);
+    assert!(router.choose(&ask(&mine, "m"), 0).is_err(), "a hub that drains gives it nothing");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use idlewatt_protocol::limits::{
     PROTOCOL_VERSION, SUBPROTOCOL, WEBSOCKET_READ_BUFFER,
 };
 use idlewatt_protocol::message::{
-    Challenge, HubMessage, NodeMessage, Refuse, RefuseCode, State as NodeState, Welcome,
+    Challenge, HubMessage, NodeMessage, Refuse, RefuseCode, Welcome,
 };
 use idlewatt_protocol::receipt::{Envelope, Opener};
 use idlewatt_protocol::{Class, Nonce};
@@ -283,8 +283,7 @@ fn hear(hub: &Arc<Hub>, link: &Arc<Link>, text: &str) -> Option<Result<(), Breac
 }
 
 fn away(hub: &Hub, link: &Link, why: Class) {
-    let state = NodeState { accepting: false, free_slots: 0, why: Some(why), until: None };
-    hub.routing().router.state(&link.key, &state);
+    hub.routing().router.away(&link.key, why);
 }
 
 /// Hands authentic statements to whoever settles their requests; the node may forget those of void requests.
