@@ -131,6 +131,13 @@ pub(crate) enum Command {
     /// Receipts: who said what about one request.
     #[command(subcommand)]
     Receipt(Receipt),
+    /// The API keys of model servers that want one.
+    Key {
+        #[command(subcommand)]
+        action: Key,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Settings.
     #[command(subcommand)]
     Config(Config),
@@ -273,6 +280,21 @@ pub(crate) enum Config {
     },
     /// Where the settings file is.
     Path(Json),
+}
+
+/// What to do with the API key of a model server.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Set it, read from stdin: a line typed or pasted, or a file. It is tried at once.
+    Set {
+        /// The server's address, or a part of its name, such as `lm-studio`.
+        server: String,
+    },
+    /// Forget it.
+    Remove {
+        /// The server's address, or a part of its name.
+        server: String,
+    },
 }
 
 /// What to do with the hub of your own.

@@ -1,9 +1,9 @@
 //! What each command asks of the engine, and how its answer is shown.
 
-use std::io::Write;
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 use std::process::ExitCode;
 
-use idlewatt_control::{PauseFor, Request, Response};
+use idlewatt_control::{Code, ControlError, PauseFor, Request, Response, Secret};
 use idlewatt_engine::config::{self, Config};
 use idlewatt_engine::home::Home;
 use serde::Serialize;
@@ -58,6 +58,13 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
             };
             show(ask(home, &request)?, json)
         }
+        Command::Key { action, json } => {
+            let (server, key) = match action {
+                args::Key::Set { server } => (server, Some(secret_from_stdin()?)),
+                args::Key::Remove { server } => (server, None),
+            };
+            show(ask(home, &Request::SetServerKey { server, key })?, json)
+        }
         Command::Requests { limit, json } => {
             let served = ask(home, &Request::Requests { limit, before: None })?;
             show(if json.json { served } else { with_names(home, served)? }, json)
@@ -77,6 +84,23 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
         Command::Stop(json) => show(ask(home, &Request::Stop)?, json),
     };
     done.map(|()| Exit::Done.into())
+}
+
+/// One line of stdin: as an argument or in the environment it would be there for others to read.
+fn secret_from_stdin() -> Result<Secret, Failure> {
+    if std::io::stdin().is_terminal() {
+        print("The server's API key (it is shown as you type): ")?;
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().take(8192).read_line(&mut line).map_err(|error| {
+        ControlError::new(
+            Code::BadRequest,
+            format!("No key could be read: {error}."),
+            "The key is read from stdin.",
+            "Type it, or pipe it in: `idlewatt key set SERVER < FILE`.",
+        )
+    })?;
+    Ok(Secret(line.trim().to_owned()))
 }
 
 /// Requests with the names of their networks, which people know, for the ids, which programs need.
@@ -146,6 +170,7 @@ pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
         Response::Yields(it) => print_json(&it),
         Response::ModelFiles(it) => print_json(&it),
         Response::Hours(it) => print_json(&it),
+        Response::Programs(it) => print_json(&it),
         Response::Requests(it) => print_json(&it),
         Response::Power(it) => print_json(&it),
         Response::Published(it) => print_json(&it),

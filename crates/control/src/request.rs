@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::power::Power;
-use crate::schedule::{DayHours, ModelFile, Outlook, Schedule, Yield};
+use crate::schedule::{DayHours, ModelFile, Outlook, Program, Schedule, Yield};
 use crate::view::{
     ConfigEntry, Doctor, Network, RequestDetail, RequestRow, Sample, Service, Session, Status, Today,
 };
@@ -67,6 +67,8 @@ pub enum Request {
         /// Values by key, as text; an empty one is the default.
         settings: BTreeMap<String, String>,
     },
+    /// Programs of this account that run now, to choose from for `share.apps`, the likely ones first. → [`Response::Programs`]
+    Programs,
     /// Give everything back now: shared requests are ended, what sharing loaded is freed, and nothing is shared until
     /// [`Request::Resume`]. → [`Response::Status`]
     GiveBack,
@@ -136,6 +138,15 @@ pub enum Request {
         #[cfg_attr(feature = "ts", ts(optional))]
         id: Option<String>,
     },
+    /// The API key of a model server that wants one: tried at once, kept in the keyring, never shown. → [`Response::Done`]
+    SetServerKey {
+        /// The server's address, or a part of its name, such as `lm-studio`.
+        server: String,
+        /// The key; none forgets it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "ts", ts(optional))]
+        key: Option<Secret>,
+    },
     /// All settings with their meaning. → [`Response::Config`]
     Config,
     /// Change one setting, live. → [`Response::Config`]
@@ -170,6 +181,18 @@ pub struct OwnHub {
     pub url: String,
     /// A consumer's key of the host's account.
     pub key: String,
+}
+
+/// What nobody but its receiver may see: it is not written out for debugging.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// How long a pause lasts.
@@ -226,6 +249,8 @@ pub enum Response {
     Days(BTreeMap<String, Today>),
     /// Days, newest first.
     Hours(Vec<DayHours>),
+    /// Programs that run.
+    Programs(Vec<Program>),
     /// Power.
     Power(Box<Power>),
     /// Where a report was published: the pages' addresses.

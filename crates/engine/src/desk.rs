@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use idlewatt_control::{Code, ControlError, Event, PauseFor, Request, Response};
+use idlewatt_control::{Code, ControlError, Event, PauseFor, Program, Request, Response};
 use idlewatt_core::Now;
 use idlewatt_core::now::Deadline;
 use idlewatt_protocol::{RequestId, UnixMillis};
@@ -71,6 +71,7 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
         }
         Request::Schedule => Response::Schedule(Box::new(node.schedule())),
         Request::Preview { settings } => Response::Preview(node.preview(&settings)?),
+        Request::Programs => Response::Programs(programs().await),
         Request::GiveBack => {
             node.give_everything_back().await?;
             Response::Status(Box::new(node.status().await))
@@ -119,6 +120,10 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
         }
         Request::ModelFiles => Response::ModelFiles(node.model_files().await?),
         Request::RunModel { id } => Response::ModelFiles(node.run_model(id.as_deref()).await?),
+        Request::SetServerKey { server, key } => {
+            node.set_server_key(&server, key).await?;
+            Response::Done
+        }
         Request::Config => Response::Config(node.config().entries()),
         Request::SetConfig { key, value } => {
             if config::is_local_only(&key)? {
@@ -154,6 +159,14 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             Response::Done
         }
     })
+}
+
+/// What runs now, to choose from.
+async fn programs() -> Vec<Program> {
+    let options = idlewatt_presence::Options::default();
+    let look = tokio::task::spawn_blocking(move || idlewatt_presence::programs(&options));
+    let found = look.await.unwrap_or_default();
+    found.into_iter().map(|it| Program { name: it.name, likely: it.likely }).collect()
 }
 
 /// Pauses or resumes. Either ends a "share now" of before.

@@ -57,7 +57,7 @@ impl Node {
         }
 
         let services = self.services.views(&self.slots);
-        if services.is_empty() {
+        if services.is_empty() && lock(&self.found).iter().all(|it| it.server.is_none()) {
             let action =
                 "Start Ollama or llama.cpp, or name a server: `idlewatt config set servers.urls URL`.";
             put("servers", Note, "No model server was found.".to_owned(), Some(action.to_owned()));
@@ -80,6 +80,10 @@ impl Node {
         }
 
         for Check { area, level, what, action } in self.own_server_checks(services.is_empty()).await {
+            put(&area, level, what, action);
+        }
+
+        for Check { area, level, what, action } in self.server_checks() {
             put(&area, level, what, action);
         }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use idlewatt_control::{Code, ControlError, Event, Request, Response};
 use idlewatt_core::policy::{Inputs, Policy};
 use idlewatt_networks::hub::proxy_for;
-use idlewatt_servers::Servers;
+use idlewatt_servers::{ServerKeys, Servers};
 use idlewatt_store::Store;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
@@ -25,6 +25,7 @@ use crate::managed::OwnServer;
 use crate::networks::Networks;
 use crate::node::{Known, Node, Parts};
 use crate::problem::of_store;
+use crate::server_keys::ServerKeyring;
 use crate::services::Services;
 use crate::signing::Signer;
 use crate::{clock, own};
@@ -62,8 +63,8 @@ impl Engine {
         let listener = door::bind(listen.unwrap_or(config.settings().listen)).await?;
         let address = listener.local_addr().map_err(|error| internal(&error))?;
         let node = assemble(home, config, store, address).await?;
-        // Whoever asks first hears what holds, a pause of before among it.
         node.note_hours();
+        // Whoever asks first hears what holds, a pause of before among it.
         node.decide();
 
         let token = identity::token();
@@ -87,13 +88,14 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).keep_deciding());
         tasks.spawn(Arc::clone(&node).keep_giving_back());
         tasks.spawn(Arc::clone(&node).keep_writing());
-        tasks.spawn(Arc::clone(&node).keep_looking());
         tasks.spawn(Arc::clone(&node).keep_machine());
+        tasks.spawn(Arc::clone(&node).keep_looking());
         tasks.spawn(Arc::clone(&node).keep_reading());
         tasks.spawn(Arc::clone(&node).keep_plugs());
         tasks.spawn(Arc::clone(&node).keep_governing());
         tasks.spawn(Arc::clone(&node).keep_showing());
         tasks.spawn(Arc::clone(&node).find_identity());
+        tasks.spawn(Arc::clone(&node).find_server_keys());
         tasks.spawn(Arc::clone(&node).keep_circle());
         tasks.spawn(Arc::clone(&node).keep_own_server());
         tasks.spawn(Arc::clone(&node).keep_hearing());
@@ -148,9 +150,9 @@ impl Engine {
         drop(timeout(LAST_WORDS, node.tasks.wait()).await);
         drop(timeout(LAST_WORDS, node.governing.close()).await);
         node.keep_energy(None, clock::now().day());
+        node.close_diary();
         if let Err(error) = node.store.flush().await {
             tracing::error!(%error, "the last entries may not be on disk");
-        node.close_diary();
         }
         drop(self.claim);
         tracing::info!("stopped");
@@ -168,14 +170,16 @@ async fn assemble(
     let rows = store.networks().await.map_err(|error| of_store(&error))?;
     let proxy = std::env::var("HTTPS_PROXY").or_else(|_| std::env::var("https_proxy")).ok();
     let services = store.services().await.map_err(|error| of_store(&error))?;
+    let allowed = store.allowed_hours().await.map_err(|error| of_store(&error))?;
     let pause = store.setting(PAUSE).await.map_err(|error| of_store(&error))?;
     let first = Policy::default().decide(&settings.policy, &Inputs::default(), &clock::now());
-    let allowed = store.allowed_hours().await.map_err(|error| of_store(&error))?;
     let own_key = identity::own_key(&home.data)?;
     let own_server = OwnServer::default();
+    let server_keys = ServerKeyring::new(own_server.keys());
     Ok(Node::new(Parts {
         cards: Cards::new(&places),
-        servers: Servers::new(own_server.keys()).map_err(|error| internal(&error))?,
+        servers: Servers::new(Arc::clone(&server_keys) as Arc<dyn ServerKeys>).map_err(|error| internal(&error))?,
+        server_keys,
         services: Services::remembered(services),
         networks: Networks::remembered(rows, proxy_for(proxy.as_deref())),
         presence: idlewatt_presence::watch(idlewatt_presence::Options::default()),
@@ -183,11 +187,11 @@ async fn assemble(
             sysfs: places.sysfs.clone(),
             ..idlewatt_machine::Options::of_this_process()
         }),
+        diary: Diary::after(allowed.last()),
         circle: Circle::default(),
         own_server,
         pause: pause
             .and_then(|text| serde_json::from_str::<Option<KeptPause>>(&text).ok()?)
-        diary: Diary::after(allowed.last()),
             .map(|it| it.in_force(&clock::now())),
         home,
         store,
@@ -235,6 +239,16 @@ impl Node {
                 Ok(Err(error)) => self.wants_person("identity", &error),
                 Err(_) => self.wants_person("identity", &internal(&"the keyring gave up")),
             }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(KEYRING_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Takes the keys of model servers into memory. A locked keyring is asked again.
+    async fn find_server_keys(self: Arc<Self>) {
+        while self.read_server_keys().await {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(KEYRING_AGAIN) => {}

@@ -28,6 +28,12 @@ pub trait Keyring: Send + Sync {
     /// # Errors
     /// As [`get`](Self::get).
     fn set(&self, name: &str, secret: &[u8]) -> Result<(), KeyringError>;
+
+    /// Forgets the secret under a name, if there is one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn remove(&self, name: &str) -> Result<(), KeyringError>;
 }
 
 /// Why a keyring does not answer.
@@ -59,6 +65,13 @@ impl Keyring for DesktopKeyring {
     fn set(&self, name: &str, secret: &[u8]) -> Result<(), KeyringError> {
         entry(name)?.set_secret(secret).map_err(|error| KeyringError::Locked(error.to_string()))
     }
+
+    fn remove(&self, name: &str) -> Result<(), KeyringError> {
+        match entry(name)?.delete_credential() {
+            Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
+            Err(error) => Err(KeyringError::Locked(error.to_string())),
+        }
+    }
 }
 
 #[cfg(any(windows, target_os = "macos"))]
@@ -79,9 +92,9 @@ fn entry(name: &str) -> Result<keyring::Entry, KeyringError> {
 /// Where the database notes which store holds the identity.
 const RECORD: &str = "identity.store";
 
-/// What the record says.
+/// Where a secret is, as the database notes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// In the keyring, under a name of this home's own.
     Keyring(String),
     /// In a file.
@@ -89,7 +102,7 @@ enum Place {
 }
 
 impl Place {
-    fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         match text.split_once(':') {
             Some(("keyring", entry)) => Some(Self::Keyring(entry.to_owned())),
             None if text == "file" => Some(Self::File),
@@ -97,7 +110,7 @@ impl Place {
         }
     }
 
-    fn record(&self) -> String {
+    pub(crate) fn record(&self) -> String {
         match self {
             Self::Keyring(entry) => format!("keyring:{entry}"),
             Self::File => "file".to_owned(),
@@ -168,7 +181,8 @@ fn first_place(data: &Path, wanted: KeyStore, keyring: &dyn Keyring) -> Result<P
     }
 }
 
-fn keyring_takes(
+/// Keeps a secret in the keyring, and sees that it is there.
+pub(crate) fn keyring_takes(
     wanted: KeyStore,
     keyring: &dyn Keyring,
     entry: &str,
@@ -235,20 +249,20 @@ fn lost(why: &str) -> ControlError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
     use super::*;
 
     #[derive(Default)]
-    struct Fake {
+    pub(crate) struct Fake {
         entries: Mutex<HashMap<String, Vec<u8>>>,
         fails: Mutex<Option<KeyringError>>,
     }
 
     impl Fake {
-        fn fail(&self, error: Option<KeyringError>) {
+        pub(crate) fn fail(&self, error: Option<KeyringError>) {
             *self.fails.lock().unwrap() = error;
         }
 
@@ -265,6 +279,11 @@ mod tests {
         fn set(&self, name: &str, secret: &[u8]) -> Result<(), KeyringError> {
             self.check()?;
             self.entries.lock().unwrap().insert(name.into(), secret.into());
+            Ok(())
+        }
+        fn remove(&self, name: &str) -> Result<(), KeyringError> {
+            self.check()?;
+            self.entries.lock().unwrap().remove(name);
             Ok(())
         }
     }

@@ -11,7 +11,8 @@ use idlewatt_core::policy::Cause;
 use idlewatt_protocol::Price;
 use idlewatt_servers::{DiscoverOptions, probe};
 
-use crate::node::Node;
+use crate::clock;
+use crate::node::{Node, lock};
 use crate::problem::{of_store, sentence};
 
 /// While nothing is shared, or sharing is paused.
@@ -25,8 +26,8 @@ impl Node {
     /// Looks now and then. Ends when the node stops.
     pub(crate) async fn keep_looking(self: Arc<Self>) {
         loop {
-            self.look_now().await;
             self.note_doing(&clock::now());
+            self.look_now().await;
             let pause = if !self.standing_may_share() {
                 RARELY
             } else if self.services.any_away() {
@@ -51,6 +52,7 @@ impl Node {
         urls.extend(self.own_server.url());
         let options = DiscoverOptions { scan: settings.scan, urls, exclude_ports: vec![self.address.port()] };
         let found = self.servers.discover(&options).await;
+        lock(&self.found).clone_from(&found);
         if self.services.found(&found) {
             self.services_changed();
         }
@@ -108,8 +110,13 @@ impl Node {
 
     /// Measures a service with live requests.
     async fn try_live(self: &Arc<Self>, id: &str) -> Result<(), ControlError> {
-        let known = self.services.get(id).and_then(|it| Some((it.server?, it.model)));
-        let Some((server, model)) = known else {
+        let known = self.services.get(id);
+        let cold = match &known {
+            Some(known) => self.asks(known).await,
+            None => None,
+        };
+        let known = known.and_then(|it| Some((it.server?, it.model, cold?)));
+        let Some((server, model, cold)) = known else {
             self.services.probing(id, false);
             self.services_changed();
             return Err(ControlError::new(
@@ -122,7 +129,8 @@ impl Node {
         self.governing.again.notify_one();
         let report = probe(server.as_ref(), &model).await;
         tracing::info!(service = id, capabilities = ?report.capabilities, notes = ?report.notes, "tried live");
-        let (row, problem) = self.services.probed(id, &model.artefact, &report);
+        let (row, problem) = self.services.probed(id, &model.artefact, cold, &report);
+        self.asked(id);
         if let Some(row) = row {
             self.store.put_service(row).await.map_err(|error| of_store(&error))?;
         }

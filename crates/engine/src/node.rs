@@ -11,7 +11,7 @@ use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{Decision, HostPause, Policy};
 use idlewatt_networks::host::Sleep;
 use idlewatt_protocol::UnixMillis;
-use idlewatt_servers::Servers;
+use idlewatt_servers::{Found, Servers};
 use idlewatt_store::{Reply, SessionId, Store, StoreError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,9 +27,12 @@ use crate::home::Home;
 use crate::hours::Diary;
 use crate::managed::OwnServer;
 use crate::networks::Networks;
+use crate::others::Others;
+use crate::own::Hubs;
 use crate::own_use::OwnUse;
 use crate::plugs::Plugs;
 use crate::problem;
+use crate::server_keys::ServerKeyring;
 use crate::services::Services;
 use crate::signing::Signer;
 use crate::slots::Slots;
@@ -51,6 +54,10 @@ pub(crate) struct Node {
     pub(crate) config: watch::Sender<Arc<Config>>,
     pub(crate) servers: Servers,
     pub(crate) services: Services,
+    /// Model servers as they were found last.
+    pub(crate) found: Mutex<Vec<Found>>,
+    /// The API keys of model servers.
+    pub(crate) server_keys: Arc<ServerKeyring>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) networks: Networks,
     pub(crate) cards: Cards,
@@ -58,16 +65,18 @@ pub(crate) struct Node {
     pub(crate) plugs: Plugs,
     pub(crate) presence: idlewatt_presence::Watch,
     pub(crate) machine: idlewatt_machine::Watch,
+    /// What networks need to know of the machine's sleep.
+    pub(crate) sleep: watch::Sender<Sleep>,
+    pub(crate) diary: Mutex<Diary>,
     pub(crate) circle: Circle,
     /// The llama-server that the node runs itself, where the host wants one.
     pub(crate) own_server: OwnServer,
     pub(crate) own_use: OwnUse,
+    /// The hubs that were joined, as the host's own endpoint asks them.
+    pub(crate) hubs: Hubs,
     pub(crate) codes: Arc<LoginCodes>,
     /// Where the control door listens.
     pub(crate) address: std::net::SocketAddr,
-    /// What networks need to know of the machine's sleep.
-    pub(crate) sleep: watch::Sender<Sleep>,
-    pub(crate) diary: Mutex<Diary>,
     /// The key of the host's own endpoint.
     pub(crate) own_key: String,
     /// Who this node is, once the keyring has said so.
@@ -79,6 +88,8 @@ pub(crate) struct Node {
     pub(crate) policy: Mutex<Policy>,
     /// How the GPU is given back.
     pub(crate) giving_back: GivingBack,
+    /// What other programs use of the cards.
+    pub(crate) others: Others,
     pub(crate) standing: watch::Sender<Standing>,
     /// Rises with every change of what networks are told.
     pub(crate) changes: watch::Sender<u64>,
@@ -143,10 +154,12 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) servers: Servers,
     pub(crate) services: Services,
+    pub(crate) server_keys: Arc<ServerKeyring>,
     pub(crate) networks: Networks,
     pub(crate) cards: Cards,
     pub(crate) presence: idlewatt_presence::Watch,
     pub(crate) machine: idlewatt_machine::Watch,
+    pub(crate) diary: Diary,
     pub(crate) circle: Circle,
     pub(crate) own_server: OwnServer,
     pub(crate) address: std::net::SocketAddr,
@@ -159,12 +172,13 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let standing = Standing { decision: parts.first, yielding: None, session: None, last_yield: None };
         Arc::new(Self {
-    pub(crate) diary: Diary,
             home: parts.home,
             store: parts.store,
             config: watch::Sender::new(Arc::new(parts.config)),
             servers: parts.servers,
             services: parts.services,
+            found: Mutex::default(),
+            server_keys: parts.server_keys,
             slots: Arc::default(),
             networks: parts.networks,
             cards: parts.cards,
@@ -172,9 +186,12 @@ impl Node {
             plugs: Plugs::default(),
             presence: parts.presence,
             machine: parts.machine,
+            sleep: watch::Sender::default(),
+            diary: Mutex::new(parts.diary),
             circle: parts.circle,
             own_server: parts.own_server,
             own_use: OwnUse::default(),
+            hubs: Hubs::default(),
             codes: Arc::default(),
             address: parts.address,
             own_key: parts.own_key,
@@ -183,11 +200,10 @@ impl Node {
             share_now_until: watch::Sender::new(None),
             policy: Mutex::default(),
             giving_back: GivingBack::default(),
+            others: Others::default(),
             standing: watch::Sender::new(standing),
             changes: watch::Sender::new(0),
             redecide: Notify::new(),
-            sleep: watch::Sender::default(),
-            diary: Mutex::new(parts.diary),
             look: Notify::new(),
             reread: Notify::new(),
             shown: Notify::new(),

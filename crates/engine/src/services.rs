@@ -4,8 +4,11 @@
 //! Nothing is shared until the host says so, and nothing is offered before it was tried live. What is known of a shared
 //! service is kept, so that one whose server is away is shown as away rather than forgotten.
 
-use std::collections::BTreeMap;
+mod memory;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use idlewatt_control::{Code, ControlError, Service};
 use idlewatt_core::governor;
@@ -18,6 +21,9 @@ use url::Url;
 
 use crate::own_use::AtWork;
 use crate::slots::Slots;
+
+use memory::Loaded;
+pub(crate) use memory::Releasable;
 
 /// Taken for the context where a server does not say: what small models have at least.
 const ASSUMED_CONTEXT: u32 = 2048;
@@ -47,6 +53,7 @@ pub(crate) struct Known {
     problem: Option<String>,
     /// Whether the host allows that it is unloaded although sharing did not load it.
     may_unload: bool,
+    loaded: Loaded,
 }
 
 /// What a live probe saw, of exactly this artefact.
@@ -188,6 +195,7 @@ impl Known {
             probing: false,
             problem: None,
             may_unload: memory.may_unload,
+            loaded: Loaded::default(),
         })
     }
 }
@@ -204,13 +212,18 @@ impl Services {
     pub(crate) fn found(&self, found: &[Found]) -> bool {
         let mut services = self.locked();
         let before: Vec<_> = services.values().map(facts).collect();
-        let mut present = Vec::new();
+        let (mut present, now) = (Vec::new(), Instant::now());
         for (server, models) in
             found.iter().filter_map(|it| Some((it.server.as_ref()?, it.models.as_ref().ok()?)))
         {
             for model in models {
                 let id = id_of(server.url(), &model.id);
                 present.push(id.clone());
+                // Not loaded, it may state too little of itself to be known again.
+                let model = match services.get(&id) {
+                    Some(known) => model.clone().or_as_before(&known.model),
+                    None => model.clone(),
+                };
                 let known = services.entry(id.clone()).or_insert_with(|| Known {
                     id,
                     server: None,
@@ -224,21 +237,25 @@ impl Services {
                     probing: false,
                     problem: None,
                     may_unload: false,
+                    loaded: Loaded::default(),
                 });
                 if known.server.is_none() || known.model.artefact != model.artefact {
                     // What went wrong went wrong with another one.
                     known.problem = None;
                 }
+                let was = known.server.is_some().then_some(known.model.warm);
+                known.loaded.seen(was, model.warm, now);
                 known.server = Some(Arc::clone(server));
-                known.model = model.clone();
+                known.model = model;
                 known.label = server.label();
             }
         }
-        for known in services.values_mut().filter(|it| !present.contains(&it.id)) {
+        for known in services.values_mut().filter(|it| !present.contains(&it.id) && !it.loaded.rests) {
             known.server = None;
         }
         // What is gone and means nothing to the host is forgotten.
-        services.retain(|id, known| known.shared || known.probing || present.contains(id));
+        services
+            .retain(|id, known| known.shared || known.probing || known.loaded.rests || present.contains(id));
         before != services.values().map(facts).collect::<Vec<_>>()
     }
 
@@ -246,7 +263,13 @@ impl Services {
     pub(crate) fn ended(&self, url: &Url) -> bool {
         let mut services = self.locked();
         let ended = services.values_mut().filter(|it| it.url == *url && it.server.is_some());
-        ended.map(|it| it.server = None).count() > 0
+        ended
+            .map(|it| {
+                it.server = None;
+                it.loaded.rests = false;
+            })
+            .count()
+            > 0
     }
 
     /// Addresses of shared services, so that they are looked for wherever they are.
@@ -358,6 +381,7 @@ impl Services {
         &self,
         id: &str,
         artefact: &Artefact,
+        cold: bool,
         report: &ProbeReport,
     ) -> (Option<ServiceRow>, Option<String>) {
         let mut services = self.locked();
@@ -370,11 +394,15 @@ impl Services {
             let why = report.notes.first().map_or("it answers no request", String::as_str);
             Some(why.to_owned())
         };
+        // A model that was loaded already tells nothing of its loading.
+        let cold = report.first_token.filter(|_| cold);
+        let load_ms = cold.and_then(|it| u32::try_from(it.as_millis()).ok());
+        let before = known.seen.as_ref().filter(|it| it.artefact == *artefact).and_then(|it| it.load_ms);
         known.seen = known.problem.is_none().then(|| Seen {
             artefact: artefact.clone(),
             capabilities: can,
             milli_tokens_per_s: report.tokens_per_second.and_then(thousandths),
-            load_ms: report.first_token.and_then(|it| u32::try_from(it.as_millis()).ok()),
+            load_ms: load_ms.or(before),
         });
         (Some(known.row()), known.problem.clone())
     }
@@ -407,6 +435,20 @@ impl Services {
         let services = self.locked();
         let here = services.values().filter(|it| it.shared && it.server.is_some() && is_loopback(&it.url));
         here.filter_map(|it| Some((it.id.clone(), it.url.port_or_known_default()?))).collect()
+    }
+
+    /// The ports of every model server of this machine, shared or not.
+    #[must_use]
+    pub(crate) fn ports_here(&self) -> BTreeSet<u16> {
+        let services = self.locked();
+        let here = services.values().filter(|it| it.server.is_some() && is_loopback(&it.url));
+        here.filter_map(|it| it.url.port_or_known_default()).collect()
+    }
+
+    /// Whether a service is being tried live.
+    #[must_use]
+    pub(crate) fn any_probing(&self) -> bool {
+        self.locked().values().any(|it| it.probing)
     }
 
     /// Takes over where a service's server was seen to compute.

@@ -896,6 +896,19 @@ export type Presence = "headless" | "here" | "away" | "blind";
 export type Price = number;
 
 /**
+ * A program that runs here, to choose from.
+ */
+export type Program = {
+/**
+ * Its name, as `share.apps` would name it.
+ */
+name: string,
+/**
+ * Whether it has a window, uses a GPU, or is otherwise likely to be meant.
+ */
+likely: boolean, };
+
+/**
  * An Ed25519 public key of a node or a hub: 43 characters of unpadded base64url.
  */
 export type PublicKey = string;
@@ -1042,7 +1055,7 @@ seconds: number, } | { "type": "schedule" } | { "type": "preview",
 /**
  * Values by key, as text; an empty one is the default.
  */
-settings: { [key in string]: string }, } | { "type": "give_back" } | { "type": "yields",
+settings: { [key in string]: string }, } | { "type": "programs" } | { "type": "give_back" } | { "type": "yields",
 /**
  * At most this many, 1 to 1,000.
  */
@@ -1218,7 +1231,7 @@ receipt?: string, };
 /**
  * The answer to a [`Request`].
  */
-export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "schedule", "value": Schedule } | { "type": "preview", "value": Outlook } | { "type": "networks", "value": Array<Network> } | { "type": "yields", "value": Array<Yield> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "hours", "value": Array<DayHours> } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "model_files", "value": Array<ModelFile> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
+export type Response = { "type": "status", "value": Status } | { "type": "doctor", "value": Doctor } | { "type": "services", "value": Array<Service> } | { "type": "schedule", "value": Schedule } | { "type": "preview", "value": Outlook } | { "type": "networks", "value": Array<Network> } | { "type": "yields", "value": Array<Yield> } | { "type": "requests", "value": Array<RequestRow> } | { "type": "request_detail", "value": RequestDetail } | { "type": "receipt", "value": ReceiptFile } | { "type": "samples", "value": Array<Sample> } | { "type": "last_session", "value": Session | null } | { "type": "days", "value": { [key in string]: Today } } | { "type": "hours", "value": Array<DayHours> } | { "type": "programs", "value": Array<Program> } | { "type": "power", "value": Power } | { "type": "published", "value": Array<string> } | { "type": "model_files", "value": Array<ModelFile> } | { "type": "config", "value": Array<ConfigEntry> } | { "type": "own_endpoint", "value": {
 /**
  * Base URL for any OpenAI SDK.
  */
