@@ -33,6 +33,7 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
         Response::Yields(it) => lists::yields(it, now),
         Response::ModelFiles(it) => lists::model_files(it),
         Response::Hours(it) => hours::hours(it),
+        Response::Programs(it) => it.iter().map(|program| format!("{}\n", program.name)).collect(),
         Response::Requests(it) => lists::requests(it, now),
         Response::Config(it) => it.iter().map(setting).collect::<Vec<_>>().join("\n"),
         Response::Receipt(it) => match it.verify() {
