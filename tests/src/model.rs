@@ -31,6 +31,18 @@ impl ModelServer {
         Self { process, url, arguments, folder }
     }
 
+    /// What Ollama does about memory, without a model: see `tests/servers/ollama.py`.
+    #[must_use]
+    pub fn ollama(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(python());
+        command.arg(crate::here().join("servers/ollama.py")).args(arguments);
+        let mut process = Process::spawn("Ollama", &mut command, &folder.path().join("model.log"));
+        let url = process.line("listening on ", Duration::from_secs(20));
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Self { process, url, arguments, folder }
+    }
+
     /// Starts it again where it was, after it was killed.
     pub fn restart(&mut self) {
         let port = self.url.rsplit(':').next().unwrap_or_default().to_owned();

@@ -52,6 +52,12 @@ impl Process {
         }
     }
 
+    /// How often it printed this line.
+    #[must_use]
+    pub fn printed(&self, line: &str) -> usize {
+        self.lines.0.lock().expect("lines").iter().filter(|it| *it == line).count()
+    }
+
     /// Everything it wrote to stderr.
     #[must_use]
     pub fn log(&self) -> String {

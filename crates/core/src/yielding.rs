@@ -60,6 +60,15 @@ impl Claim {
     }
 }
 
+/// Shared requests that are connected to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Those that the reasons keep away: requests of the host's own devices may pass what keeps others away.
+    pub unwanted: u32,
+    /// All of them.
+    pub all: u32,
+}
+
 /// What is to be done now, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -68,9 +77,9 @@ pub enum Effect {
         /// The deadline.
         until: Instant,
     },
-    /// Close every shared request's connection to its server.
+    /// Close the connection of every unwanted request to its server.
     Cut,
-    /// No shared request is connected any more: this yield's first stage is over.
+    /// No unwanted request is connected any more: this yield's first stage is over.
     Stopped(Stopped),
     /// Free the memory that shared work loaded.
     Free {
@@ -104,6 +113,8 @@ pub enum Memory {
     /// A model may be loaded.
     #[default]
     MayLoad,
+    /// Nobody asked for long: what was loaded is unloaded, and loaded again by whoever asks.
+    Rests,
     /// What is loaded may stay, nothing may be added.
     MayStay,
     /// It was asked back: nothing of shared work stays loaded.
@@ -153,17 +164,22 @@ struct Activity {
 }
 
 impl Yielding {
-    /// Says what is to be done. To be asked on every change of the reasons or of `running`, the shared requests that are
-    /// connected to a server, and at [`wake`](Self::wake).
-    pub fn step(&mut self, settings: &Settings, claims: &[Claim], running: u32, now: Instant) -> Vec<Effect> {
+    /// Says what is to be done. To be asked on every change of the reasons or of `running`, and at [`wake`](Self::wake).
+    pub fn step(
+        &mut self,
+        settings: &Settings,
+        claims: &[Claim],
+        running: Running,
+        now: Instant,
+    ) -> Vec<Effect> {
         self.wake = None;
         self.since.retain(|code, _| claims.iter().any(|it| it.code == *code));
         for claim in claims {
             self.since.entry(claim.code).or_insert(now);
         }
         let mut effects = Vec::new();
-        self.stop(settings, claims, running, now, &mut effects);
-        self.free(settings, claims, running, now, &mut effects);
+        self.stop(settings, claims, running.unwanted, now, &mut effects);
+        self.free(settings, claims, running.all, now, &mut effects);
         effects
     }
 
@@ -214,7 +230,14 @@ impl Yielding {
     ) {
         let urgent = claims.iter().max_by_key(|it| it.urgency);
         let at_once = urgent.filter(|it| it.urgency == Urgency::Now);
-        if let (Stage::Serving, Some(claim)) = (self.stage, urgent) {
+        // A reason that comes later may want what those before let go on.
+        let new = claims.iter().any(|it| self.since.get(&it.code) == Some(&now));
+        let begins = match self.stage {
+            Stage::Serving => true,
+            Stage::Stopped => new && running > 0,
+            Stage::Draining { .. } | Stage::Cutting { .. } => false,
+        };
+        if let Some(claim) = urgent.filter(|_| begins) {
             let until = now + settings.drain;
             self.stage = match at_once {
                 None if running > 0 && until > now => {

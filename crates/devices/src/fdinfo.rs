@@ -29,8 +29,12 @@ pub(crate) fn processes(places: &Places, cards: &[(&str, &str)]) -> Vec<GpuProce
             *known = bytes.max(*known);
         }
     }
-    let process =
-        |((pid, gpu), bytes): ((u32, &str), u64)| GpuProcess { gpu: gpu.to_owned(), pid, vram: Some(bytes) };
+    let process = |((pid, gpu), bytes): ((u32, &str), u64)| GpuProcess {
+        gpu: gpu.to_owned(),
+        pid,
+        vram: Some(bytes),
+        utilisation: None,
+    };
     vram.into_iter().map(process).collect()
 }
 

@@ -42,7 +42,7 @@ use idlewatt_core::device::{GpuReading, Sensor};
 
 pub use battery::supply;
 pub use machine::Machine;
-pub use process::serving;
+pub use process::{may_serve, serving, started_by};
 pub use sensors::{Sensors, of_card, refresh};
 
 /// Where to look. The defaults are the system's own places.
@@ -152,6 +152,8 @@ pub struct GpuProcess {
     pub pid: u32,
     /// VRAM that it holds, bytes; `None` where the driver does not tell (Windows).
     pub vram: Option<u64>,
+    /// Busy part of the last seconds that is its own, 0 to 100 %; `None` where the driver does not tell it by process.
+    pub utilisation: Option<u8>,
 }
 
 /// One line of `doctor`.

@@ -7,9 +7,10 @@
 //! A card that fell off the bus, a driver that was loaded again and a card that was plugged in are all seen by loading NVML
 //! anew: its handles stay what they were.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use idlewatt_core::device::{GpuReading, LimitRange, Power, Scope, Sensor};
 use idlewatt_protocol::{Millijoules, Milliwatts};
@@ -65,6 +66,9 @@ struct Card {
     looks_away: bool,
     rest: Rest,
 }
+
+/// Over this much of the past it is told how busy a process was.
+const BUSY: Duration = Duration::from_secs(2);
 
 impl Nvidia {
     pub(crate) fn new(places: &Places) -> Self {
@@ -300,13 +304,15 @@ impl Card {
     fn processes(&self, nvml: &Nvml) -> Result<Vec<GpuProcess>, NvmlError> {
         let device = nvml.device_by_index(self.index)?;
         let mut processes = Vec::new();
+        let busy = busy(&device);
         let lists = [known(device.running_compute_processes())?, known(device.running_graphics_processes())?];
         for process in lists.into_iter().flatten().flatten() {
             let vram = match process.used_gpu_memory {
                 UsedGpuMemory::Used(bytes) => Some(bytes),
                 UsedGpuMemory::Unavailable => None,
             };
-            let process = GpuProcess { gpu: self.id.clone(), pid: process.pid, vram };
+            let utilisation = busy.as_ref().map(|busy| busy.get(&process.pid).copied().unwrap_or(0));
+            let process = GpuProcess { gpu: self.id.clone(), pid: process.pid, vram, utilisation };
             // A process may both compute and draw; NVML names it twice with the same memory.
             if !processes.contains(&process) {
                 processes.push(process);
@@ -333,6 +339,25 @@ impl Card {
     }
 }
 
+/// How busy each process kept the card in the last seconds, %; `None` where the driver does not tell.
+fn busy(device: &Device<'_>) -> Option<BTreeMap<u32, u8>> {
+    let since = SystemTime::now().checked_sub(BUSY)?.duration_since(UNIX_EPOCH).ok()?;
+    let samples = match device.process_utilization_stats(u64::try_from(since.as_micros()).ok()) {
+        Ok(samples) => samples,
+        // NVML's word for none at all.
+        Err(NvmlError::NotFound) => Vec::new(),
+        Err(_) => return None,
+    };
+    let mut sums: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+    for sample in samples {
+        let (sum, count) = sums.entry(sample.pid).or_default();
+        *sum = sum.saturating_add(sample.sm_util.min(100));
+        *count += 1;
+    }
+    let mean = |(pid, (sum, count)): (u32, (u32, u32))| Some((pid, u8::try_from(sum / count.max(1)).ok()?));
+    Some(sums.into_iter().filter_map(mean).collect())
+}
+
 /// Adds what Windows tells of each process's memory.
 #[cfg(windows)]
 fn with_memory(
@@ -345,7 +370,12 @@ fn with_memory(
         for (pid, _, bytes) in told.iter().filter(|(_, it, bytes)| Some(*it) == slot && *bytes > 0) {
             match processes.iter_mut().find(|known| known.gpu == card.id && known.pid == *pid) {
                 Some(known) => known.vram = Some(*bytes),
-                None => processes.push(GpuProcess { gpu: card.id.clone(), pid: *pid, vram: Some(*bytes) }),
+                None => processes.push(GpuProcess {
+                    gpu: card.id.clone(),
+                    pid: *pid,
+                    vram: Some(*bytes),
+                    utilisation: None,
+                }),
             }
         }
     }

@@ -10,10 +10,33 @@ pub fn serving(port: u16) -> Option<BTreeSet<u32>> {
     system::serving(port)
 }
 
+/// A process and all that it started, as far as that can be seen.
+#[must_use]
+pub fn started_by(process: u32) -> BTreeSet<u32> {
+    system::with_children(BTreeSet::from([process]))
+}
+
+/// The processes that listen on a TCP port of this machine, and all that they started; where that cannot be seen, every process of the user who listens there, whose servers are hidden from
+/// this one: none that serves is missing, and others may be among them. Empty where nothing can be seen.
+#[must_use]
+pub fn may_serve(port: u16) -> BTreeSet<u32> {
+    serving(port).unwrap_or_else(|| system::of_listener(port))
+}
+
 #[cfg(not(target_os = "linux"))]
 mod system {
-    pub(super) fn serving(_port: u16) -> Option<std::collections::BTreeSet<u32>> {
+    use std::collections::BTreeSet;
+
+    pub(super) fn serving(_port: u16) -> Option<BTreeSet<u32>> {
         None
+    }
+
+    pub(super) fn of_listener(_port: u16) -> BTreeSet<u32> {
+        BTreeSet::new()
+    }
+
+    pub(super) fn with_children(processes: BTreeSet<u32>) -> BTreeSet<u32> {
+        processes
     }
 }
 
@@ -21,45 +44,73 @@ mod system {
 mod system {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
 
     /// `TCP_LISTEN` in `/proc/net/tcp`.
     const LISTENS: &str = "0A";
 
     pub(super) fn serving(port: u16) -> Option<BTreeSet<u32>> {
-        let tables =
-            ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
-        let sockets: BTreeSet<String> = tables.iter().flat_map(|table| listeners(table, port)).collect();
+        let sockets: BTreeSet<String> =
+            tables().iter().flat_map(|table| listeners(table, port)).map(|it| it.socket).collect();
         if sockets.is_empty() {
             return None;
         }
-        let processes: BTreeMap<u32, u32> = fs::read_dir("/proc")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        let found: BTreeSet<u32> = processes().filter(|id| holds(*id, &sockets)).collect();
+        Some(with_children(found)).filter(|found| !found.is_empty())
+    }
+
+    pub(super) fn with_children(mut found: BTreeSet<u32>) -> BTreeSet<u32> {
+        let parents: BTreeMap<u32, u32> = processes()
             .filter_map(|id| Some((id, parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?)))
             .collect();
-        let mut found: BTreeSet<u32> = processes.keys().copied().filter(|id| holds(*id, &sockets)).collect();
         loop {
-            let before = found.len();
-            found.extend(
-                processes
-                    .iter()
-                    .filter(|(_, parent)| found.contains(parent))
-                    .map(|(id, _)| *id)
-                    .collect::<Vec<_>>(),
-            );
-            if found.len() == before {
-                return Some(found).filter(|found| !found.is_empty());
+            let children =
+                parents.iter().filter(|(id, parent)| found.contains(parent) && !found.contains(id));
+            let children: Vec<u32> = children.map(|(id, _)| *id).collect();
+            if children.is_empty() {
+                return found;
             }
+            found.extend(children);
         }
     }
 
-    /// Names of the sockets that listen on `port`, as links to open files name them.
-    fn listeners(table: &str, port: u16) -> Vec<String> {
+    pub(super) fn of_listener(port: u16) -> BTreeSet<u32> {
+        let users: BTreeSet<u32> =
+            tables().iter().flat_map(|table| listeners(table, port)).map(|it| it.user).collect();
+        let user = |id: &u32| Some(fs::metadata(format!("/proc/{id}")).ok()?.uid());
+        if users.is_empty() {
+            return BTreeSet::new();
+        }
+        processes().filter(|id| user(id).is_some_and(|user| users.contains(&user))).collect()
+    }
+
+    fn tables() -> [String; 2] {
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default())
+    }
+
+    fn processes() -> impl Iterator<Item = u32> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    }
+
+    /// A socket that listens.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Listener {
+        /// As links to open files name it.
+        socket: String,
+        /// Whose it is.
+        user: u32,
+    }
+
+    fn listeners(table: &str, port: u16) -> Vec<Listener> {
         let port = format!(":{port:04X}");
         let listener = |line: &str| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let listens = fields.get(1)?.ends_with(&port) && *fields.get(3)? == LISTENS;
-            listens.then(|| fields.get(9).map(|inode| format!("socket:[{inode}]")))?
+            listens.then(|| {
+                let socket = format!("socket:[{}]", fields.get(9)?);
+                Some(Listener { socket, user: fields.get(7)?.parse().ok()? })
+            })?
         };
         table.lines().filter_map(listener).collect()
     }
@@ -85,7 +136,7 @@ mod system {
             let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
                    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0\n\
                    1: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 20 4 30 10 -1\n";
-            assert_eq!(listeners(table, 8080), ["socket:[4711]"]);
+            assert_eq!(listeners(table, 8080), [Listener { socket: "socket:[4711]".into(), user: 1000 }]);
             assert!(listeners(table, 8081).is_empty());
         }
 
@@ -108,6 +159,7 @@ mod tests {
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let found = serving(port).unwrap();
         assert!(found.contains(&std::process::id()) && found.contains(&child.id()), "{found:?}");
+        assert!(super::system::of_listener(port).is_superset(&found), "it is this user's");
         drop(child.stdin.take());
         child.wait().unwrap();
         drop(listener);

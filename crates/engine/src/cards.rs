@@ -3,14 +3,14 @@
 //! Observing must not cost: a machine without a card is asked for one once a minute, a paused one is read every five
 //! seconds, an answering one ten times a second.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use idlewatt_control::{EnergySplit, Event, Gpu, Sample};
 use idlewatt_core::device::GpuReading;
 use idlewatt_core::meter::{Baselines, Meter, Place, Purpose, Split, Task, Tokens};
-use idlewatt_devices::{Finding, Places, Sensors, serving};
+use idlewatt_devices::{Finding, Places, Sensors, may_serve, serving};
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Label, Milliwatts, RequestId, Usage};
 use idlewatt_store::{EnergyInterval, SessionId};
@@ -34,7 +34,7 @@ const FRESH: Duration = Duration::from_millis(20);
 const PEAK: Duration = Duration::from_secs(10);
 
 /// A card holds less than this for itself, bytes: with more in use, somebody uses it.
-const UNCLAIMED: u64 = 1 << 30;
+pub(crate) const UNCLAIMED: u64 = 1 << 30;
 
 /// What is known of the cards.
 pub(crate) struct Cards {
@@ -201,6 +201,24 @@ impl Cards {
         }
     }
 
+    /// The processes of the server that listens on this port of this machine; none where that cannot be seen.
+    pub(crate) async fn processes_of(&self, port: u16) -> BTreeSet<u32> {
+        tokio::task::spawn_blocking(move || may_serve(port)).await.unwrap_or_default()
+    }
+
+    /// VRAM that these processes hold of all cards, bytes; `None` where no driver tells.
+    pub(crate) async fn held_by(&self, processes: &BTreeSet<u32>) -> Option<u64> {
+        if !self.any() {
+            return None;
+        }
+        let (sensors, processes) = (Arc::clone(&self.sensors), processes.clone());
+        let look = move || {
+            let users = lock(&sensors).gpus().processes();
+            users.iter().filter(|it| processes.contains(&it.pid)).map(|it| it.vram).sum::<Option<u64>>()
+        };
+        tokio::task::spawn_blocking(look).await.ok()?
+    }
+
     pub(crate) fn start_session(&self) {
         lock(&self.state).peak = None;
     }
@@ -254,6 +272,7 @@ impl Node {
         loop {
             self.cards.read().await;
             self.governing.again.notify_one();
+            self.look_at_others().await;
             self.note_readings();
             let pause = self.pace();
             tokio::select! {

@@ -105,11 +105,11 @@ impl Node {
     pub(crate) fn inputs(&self) -> Inputs {
         let (shared, ready) = self.services.shared_and_ready();
         let (joined, connected) = self.networks.joined_and_connected();
-        Inputs {
         self.look_for_programs(shared > 0);
+        Inputs {
             presence: *self.presence.readings().borrow(),
-            pause: *self.pause.borrow(),
             activity: self.presence.activity().borrow().clone(),
+            pause: *self.pause.borrow(),
             share_now_until: *self.share_now_until.borrow(),
             machine: *self.machine.states().borrow(),
             foreign: self.others.told(),
@@ -122,12 +122,9 @@ impl Node {
             connected,
             cannot_keep: self.store.refusal().borrow().is_some(),
             stopping: self.stopping.is_cancelled(),
-            ..Inputs::default()
         }
     }
 
-    fn start_session(self: &Arc<Self>, now: &Now) {
-        self.cards.start_session();
     /// Running programs are looked through for the host's list only while something is shared.
     fn look_for_programs(&self, wanted: bool) {
         let config = self.config();
@@ -135,6 +132,8 @@ impl Node {
         self.presence.look_for(&names.map(str::to_owned).collect::<Vec<_>>());
     }
 
+    fn start_session(self: &Arc<Self>, now: &Now) {
+        self.cards.start_session();
         let (session, kept) = self.store.start_session(now.unix());
         self.standing.send_modify(|it| it.session = Some(session));
         let node = Arc::clone(self);
@@ -164,7 +163,11 @@ fn says_the_same(before: &Decision, now: &Decision) -> bool {
         && before.lowered.is_some() == now.lowered.is_some()
         && close(before.share_now_until, now.share_now_until)
         && before.reasons.len() == now.reasons.len()
-        && before.reasons.iter().zip(&now.reasons).all(|(a, b)| a.cause == b.cause && close(a.until, b.until))
+        && before
+            .reasons
+            .iter()
+            .zip(&now.reasons)
+            .all(|(a, b)| same(&a.cause, &b.cause) && close(a.until, b.until))
 }
 
 /// A reason as screens show it.
@@ -179,7 +182,7 @@ pub(crate) fn reason(reason: &idlewatt_core::policy::Reason, now: &Now) -> Reaso
 
 /// What a hub may learn: a class, and until when.
 pub(crate) fn for_networks(standing: &Standing, free_slots: u32) -> idlewatt_protocol::message::State {
-    let accepting = standing.accepts();
+    let (accepting, own) = (standing.accepts(), standing.decision.admits(true));
     idlewatt_protocol::message::State {
         accepting,
         own: own && !accepting,

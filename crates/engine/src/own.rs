@@ -1,7 +1,10 @@
 //! The host's own OpenAI endpoint on this machine: `/v1/*` of the control port, with a key of its own.
 //!
 //! It asks this machine's model servers directly, shared or not. The host comes first: where all slots are taken, the
-//! newest shared request is taken back; and while it runs, sharing is paused for own use.
+//! newest shared request is taken back; and while it runs, sharing is paused for own use. What this machine cannot answer,
+//! the joined hubs are asked ([`hubs`]), if the host allows it.
+
+mod hubs;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +12,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,15 +30,21 @@ use serde_json::{Value, json};
 use crate::answering::{End, Pieces, Question, Step};
 use crate::door::bears;
 use crate::node::Node;
+use crate::services::Known;
 use crate::slots::For;
+
+pub(crate) use hubs::Hubs;
 
 /// The routes.
 pub(crate) fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/v1/models", get(models))
-        .route("/v1/chat/completions", post(|node, body| ask(node, body, Endpoint::ChatCompletions)))
-        .route("/v1/completions", post(|node, body| ask(node, body, Endpoint::Completions)))
-        .route("/v1/embeddings", post(|node, body| ask(node, body, Endpoint::Embeddings)))
+        .route(
+            "/v1/chat/completions",
+            post(|node, headers, body| ask(node, headers, body, Endpoint::ChatCompletions)),
+        )
+        .route("/v1/completions", post(|node, headers, body| ask(node, headers, body, Endpoint::Completions)))
+        .route("/v1/embeddings", post(|node, headers, body| ask(node, headers, body, Endpoint::Embeddings)))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&node), key))
         .with_state(node)
@@ -58,8 +67,17 @@ async fn models(State(node): State<Arc<Node>>) -> Json<Value> {
         node.services.views(&node.slots).into_iter().filter(|it| it.reachable).map(|it| it.model).collect();
     names.sort();
     names.dedup();
+    // Each name once: where this machine has the model, it is this machine that is asked first.
+    let elsewhere = node.hub_models().await;
+    let others = elsewhere.into_iter().filter(|it| !names.iter().any(|name| it["id"] == **name));
     let entry = |id| json!({ "id": id, "object": "model", "created": 0, "owned_by": "this machine" });
-    Json(json!({ "object": "list", "data": names.into_iter().map(entry).collect::<Vec<_>>() }))
+    let mut data: Vec<Value> = names.iter().map(entry).collect();
+    for other in others.collect::<Vec<_>>() {
+        if !data.iter().any(|it| it["id"] == other["id"]) {
+            data.push(other);
+        }
+    }
+    Json(json!({ "object": "list", "data": data }))
 }
 
 /// What of a body decides where it goes.
@@ -80,7 +98,7 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-async fn ask(State(node): State<Arc<Node>>, body: Bytes, endpoint: Endpoint) -> Response {
+async fn ask(State(node): State<Arc<Node>>, headers: HeaderMap, body: Bytes, endpoint: Endpoint) -> Response {
     let wanted: Wanted = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,
         Err(why) => {
@@ -91,19 +109,39 @@ async fn ask(State(node): State<Arc<Node>>, body: Bytes, endpoint: Endpoint) -> 
     let candidates = node.services.answering_to(&wanted.model);
     // A slot that is free is better than one that is taken back.
     let free = candidates.iter().find(|it| node.slots.free(&it.id, it.model.slots) > 0);
-    let Some(known) = free.or(candidates.first()).cloned() else {
-        let message = format!("No model server here offers {:?} now.", wanted.model);
-        return error(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", &message);
+    let here = match free.or(candidates.first()).cloned() {
+        Some(known) => answer_here(&node, known, &wanted, body.clone(), endpoint).await,
+        None => Err(not_here(&node, &wanted.model)),
     };
+    match here {
+        Ok(response) => response,
+        Err(refusal) => node.ask_hubs(endpoint, &headers, &body).await.unwrap_or(refusal),
+    }
+}
+
+/// Asks this machine.
+///
+/// # Errors
+/// What the host is told, where nothing of an answer came and somebody else may be asked.
+async fn answer_here(
+    node: &Arc<Node>,
+    known: Known,
+    wanted: &Wanted,
+    body: Bytes,
+    endpoint: Endpoint,
+) -> Result<Response, Response> {
     let (Some(server), Some(slot)) =
         (known.server.clone(), node.slots.take(&known.id, known.model.slots, For::Host))
     else {
-        return unavailable("The model server went away.");
+        return Err(unavailable("The model server went away."));
     };
+    if !node.woken(&known).await {
+        return Err(unavailable("The model server rests, and may not be started now."));
+    }
     node.cards.read_for_meter().await;
     let request = RequestId(rand::random());
     let task = Task { service: known.id.clone(), place: known.place.clone(), own: true };
-    let metered = Metered::begin(&node, request, task);
+    let metered = Metered::begin(node, request, task);
     let max_tokens = wanted.max_completion_tokens.or(wanted.max_tokens).unwrap_or(u32::MAX);
     let question = Question {
         request,
@@ -118,7 +156,7 @@ async fn ask(State(node): State<Arc<Node>>, body: Bytes, endpoint: Endpoint) -> 
         },
     };
     let pieces = Pieces::ask(question, slot);
-    respond(pieces, metered, wanted.stream_options.is_some_and(|it| it.include_usage)).await
+    respond(pieces, metered, wanted.stream_options.as_ref().is_some_and(|it| it.include_usage)).await
 }
 
 /// A request of the host's own as the meter sees it, so that its joules are not taken for shared work's.
@@ -144,11 +182,11 @@ impl Drop for Metered {
     }
 }
 
-async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Response {
+async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Result<Response, Response> {
     let head = match pieces.next().await {
         Some(Step::Head(head)) => head,
-        Some(Step::End(End { message, .. })) => return unavailable(&message.unwrap_or_default()),
-        Some(Step::Piece(_)) | None => return unavailable("The engine is stopping."),
+        Some(Step::End(End { message, .. })) => return Err(unavailable(&message.unwrap_or_default())),
+        Some(Step::Piece(_)) | None => return Err(unavailable("The engine is stopping.")),
     };
     let body = stream::unfold((pieces, metered, head), move |(mut pieces, metered, head)| async move {
         loop {
@@ -172,7 +210,8 @@ async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Response 
         (CONTENT_TYPE, HeaderValue::from_static(kind)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (status, headers, Body::from_stream(body)).into_response()
+    let response = (status, headers, Body::from_stream(body)).into_response();
+    if status.is_server_error() { Err(response) } else { Ok(response) }
 }
 
 /// The node always asks for usage; a stream that was not asked for it does not carry the chunk.
@@ -184,12 +223,27 @@ fn is_usage_only(event: &[u8]) -> bool {
 fn broken(head: Head, end: End) -> Result<Bytes, std::io::Error> {
     let why = end.message.unwrap_or_else(|| "the answer was taken back".to_owned());
     if head.streaming {
-        let error =
-            json!({ "error": { "message": why, "type": "server_error", "param": null, "code": null } });
-        return Ok(sse::event(error.to_string().as_bytes()));
+        return Ok(broken_event(&why));
     }
     // A whole body cannot be mended: the connection breaks, and a client sees that.
     Err(std::io::Error::other(why))
+}
+
+/// The last event of a stream that broke.
+fn broken_event(why: &str) -> Bytes {
+    let error = json!({ "error": { "message": why, "type": "server_error", "param": null, "code": null } });
+    sse::event(error.to_string().as_bytes())
+}
+
+fn not_here(node: &Node, model: &str) -> Response {
+    let mut message = format!("No model server here offers {model:?} now.");
+    if !node.config().settings().own_networks && !node.networks.hubs().is_empty() {
+        message.push_str(
+            " Only this machine was asked: `idlewatt config set own.networks true` lets your endpoint ask the networks you \
+             joined. Your prompts leave this machine then.",
+        );
+    }
+    error(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", &message)
 }
 
 fn unavailable(why: &str) -> Response {
@@ -197,8 +251,11 @@ fn unavailable(why: &str) -> Response {
 }
 
 fn error(status: StatusCode, kind: &str, code: &str, message: &str) -> Response {
-    let body = json!({ "error": { "message": message, "type": kind, "param": null, "code": code } });
-    (status, Json(body)).into_response()
+    (status, Json(error_body(kind, code, message))).into_response()
+}
+
+fn error_body(kind: &str, code: &str, message: &str) -> Value {
+    json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
 }
 
 fn millis(duration: std::time::Duration) -> u32 {

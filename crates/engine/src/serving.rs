@@ -57,11 +57,11 @@ impl Host for NetworkHost {
         self.node.changes.subscribe()
     }
 
-    async fn begin(&self, ask: Ask) -> Result<Box<dyn Answer>, RefusalCode> {
     fn sleep(&self) -> watch::Receiver<Sleep> {
         self.node.sleep.subscribe()
     }
 
+    async fn begin(&self, ask: Ask) -> Result<Box<dyn Answer>, RefusalCode> {
         let node = &self.node;
         let admits = || node.standing.borrow().decision.admits(ask.own);
         if !admits() {
@@ -80,8 +80,13 @@ impl Host for NetworkHost {
         if !admits() {
             return Err(RefusalCode::Paused);
         }
+        let cold = tokio::select! {
+            () = slot.taken_back().cancelled() => None,
+            cold = node.asks(&known) => cold,
+        };
+        let cold = cold.ok_or(RefusalCode::Paused)?;
         node.cards.read_for_meter().await;
-        let record = Record::begin(node, &self.network, &ask, &known);
+        let record = Record::begin(node, &self.network, &ask, &known, cold);
         let question = Question {
             request: ask.request,
             server,
@@ -157,11 +162,14 @@ struct Record {
     row: RequestRow,
     begun: Instant,
     first_piece: Option<Instant>,
+    service: String,
+    /// Its model had to be loaded first.
+    cold: bool,
     closed: bool,
 }
 
 impl Record {
-    fn begin(node: &Arc<Node>, network: &str, ask: &Ask, known: &Known) -> Self {
+    fn begin(node: &Arc<Node>, network: &str, ask: &Ask, known: &Known, cold: bool) -> Self {
         let (now, artefact) = (clock::now(), &known.model.artefact);
         let row = RequestRow {
             id: ask.request,
@@ -203,12 +211,27 @@ impl Record {
         let task = Task { service: known.id.clone(), place: known.place.clone(), own: false };
         node.cards.request_began(ask.request, task, now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
-        Self { node: Arc::clone(node), row, begun: now.monotonic, first_piece: None, closed: false }
+        Self {
+            node: Arc::clone(node),
+            row,
+            begun: now.monotonic,
+            first_piece: None,
+            service: known.id.clone(),
+            cold,
+            closed: false,
+        }
     }
 
     fn progress(&mut self, usage: Usage, cached: u32) {
         if self.first_piece.is_none() {
-            self.first_piece = Some(Instant::now());
+            let now = Instant::now();
+            self.first_piece = Some(now);
+            if self.cold {
+                let took = now.saturating_duration_since(self.begun);
+                if let Some(row) = self.node.services.took_to_load(&self.service, took) {
+                    drop(self.node.store.put_service(row));
+                }
+            }
         }
         self.node.cards.request_went_on(self.row.id, usage, cached);
     }
@@ -242,6 +265,7 @@ impl Record {
             self.row.outcome = row_outcome(outcome);
             self.row.energy = energy;
             self.node.tell(Event::Request(Box::new(self.row.clone())));
+            self.node.asked(&self.service);
             self.node.offer_changed();
         }
         Finished {

@@ -14,8 +14,17 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum For {
     /// A request that a network brought.
     Network,
+    /// One that a network brought from a device of the host's own.
+    OwnDevice,
     /// The host's own, through the endpoint on this machine.
     Host,
+}
+
+impl For {
+    /// Whether it is shared work: it came by a network.
+    const fn is_shared(self) -> bool {
+        matches!(self, Self::Network | Self::OwnDevice)
+    }
 }
 
 /// The pool.
@@ -65,9 +74,9 @@ impl Slots {
         let holders = held.services.entry(service.to_owned()).or_default();
         if holders.len() >= total as usize {
             match whose {
-                For::Network => return None,
+                For::Network | For::OwnDevice => return None,
                 For::Host => {
-                    let running = |it: &&Holder| it.whose == For::Network && !it.taken_back.is_cancelled();
+                    let running = |it: &&Holder| it.whose.is_shared() && !it.taken_back.is_cancelled();
                     if let Some(newest) = holders.iter().rfind(running) {
                         newest.taken_back.cancel();
                     }
@@ -80,19 +89,25 @@ impl Slots {
         Some(Slot { pool: Arc::clone(self), service: service.to_owned(), number, taken_back })
     }
 
-    /// Takes every shared request's slot back; gives how many there were. They are given up a moment later: see
-    /// [`shared`](Self::shared).
-    pub(crate) fn take_back(&self) -> usize {
+    /// Takes the slots of shared requests back, but those of the host's own devices where they may `pass`; gives how many
+    /// there were. They are given up a moment later: see [`shared`](Self::shared).
+    pub(crate) fn take_back(&self, pass: bool) -> usize {
         let held = self.locked();
-        let shared = held.services.values().flatten().filter(|it| it.whose == For::Network);
-        shared.map(|it| it.taken_back.cancel()).count()
+        let unwanted = held.services.values().flatten().filter(|it| is_unwanted(it, pass));
+        unwanted.map(|it| it.taken_back.cancel()).count()
+    }
+
+    /// Shared requests that run, but those of the host's own devices where they may `pass`.
+    #[must_use]
+    pub(crate) fn unwanted(&self, pass: bool) -> u32 {
+        count(self.locked().services.values().flatten().filter(|it| is_unwanted(it, pass)))
     }
 
     /// The same for one service.
     pub(crate) fn take_back_from(&self, service: &str) -> usize {
         let held = self.locked();
         let holders = held.services.get(service).map_or(&[][..], Vec::as_slice);
-        holders.iter().filter(|it| it.whose == For::Network).map(|it| it.taken_back.cancel()).count()
+        holders.iter().filter(|it| it.whose.is_shared()).map(|it| it.taken_back.cancel()).count()
     }
 
     /// Slots of a service in use by networks' requests.
@@ -100,7 +115,7 @@ impl Slots {
     pub(crate) fn busy(&self, service: &str) -> u32 {
         let held = self.locked();
         let holders = held.services.get(service).map_or(&[][..], Vec::as_slice);
-        count(holders.iter().filter(|it| it.whose == For::Network))
+        count(holders.iter().filter(|it| it.whose.is_shared()))
     }
 
     /// Slots of a service that are free, of `total`.
@@ -132,8 +147,8 @@ impl Slots {
     }
 
     fn tell(&self, held: &Held) {
-        for (whose, sender) in [(For::Network, &self.shared), (For::Host, &self.own)] {
-            let now = count(held.services.values().flatten().filter(|it| it.whose == whose));
+        for (shared, sender) in [(true, &self.shared), (false, &self.own)] {
+            let now = count(held.services.values().flatten().filter(|it| it.whose.is_shared() == shared));
             sender.send_if_modified(|before| std::mem::replace(before, now) != now);
         }
     }
@@ -155,6 +170,10 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.pool.give_back(&self.service, self.number);
     }
+}
+
+fn is_unwanted(holder: &Holder, pass: bool) -> bool {
+    holder.whose == For::Network || holder.whose == For::OwnDevice && !pass
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
@@ -196,10 +215,15 @@ mod tests {
     fn taking_back_ends_shared_requests_and_leaves_the_hosts_own() {
         let slots = Arc::new(Slots::default());
         let shared = slots.take("a", 4, For::Network).unwrap();
+        let device = slots.take("a", 4, For::OwnDevice).unwrap();
         let own = slots.take("a", 4, For::Host).unwrap();
-        assert_eq!(slots.take_back(), 1);
-        assert!(shared.taken_back().is_cancelled() && !own.taken_back().is_cancelled());
+        assert_eq!((slots.unwanted(true), slots.unwanted(false)), (1, 2));
+        assert_eq!(slots.take_back(true), 1);
+        assert!(shared.taken_back().is_cancelled() && !device.taken_back().is_cancelled());
+        assert_eq!(slots.take_back(false), 2);
+        assert!(device.taken_back().is_cancelled() && !own.taken_back().is_cancelled());
         let running = slots.shared();
+        drop(device);
         assert_eq!(*running.borrow(), 1, "it counts until it has really ended");
         drop(shared);
         assert_eq!(*running.borrow(), 0);

@@ -4,6 +4,10 @@
 //! Who may be unloaded: a server of the node's own, a model that was loaded by shared work, and what the host opted in for.
 //! Nothing else is touched, and only processes that the node started are ever ended.
 
+mod freeing;
+mod standby;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +15,7 @@ use idlewatt_control::{ControlError, LastYield, Reason, Yield, YieldStep};
 use idlewatt_core::Now;
 use idlewatt_core::policy::{Cause, Decision};
 use idlewatt_core::yielding::story::{self, Story, Told};
-use idlewatt_core::yielding::{self, Claim, Effect, Memory, Stopped, Yielding};
+use idlewatt_core::yielding::{self, Claim, Effect, Memory, Running, Stopped, Yielding};
 use idlewatt_protocol::{Milliwatts, PauseCode, UnixMillis};
 use tokio::sync::{Notify, watch};
 
@@ -29,8 +33,12 @@ pub(crate) struct GivingBack {
     last: Mutex<Option<Account>>,
     /// What may be done with memory for shared work now.
     memory: watch::Sender<Memory>,
-    /// The machine's wake-up has changed.
+    /// Somebody asked a model, or the machine's wake-up has changed.
     again: Notify,
+    /// The node's own server ended for want of demand.
+    rests: AtomicBool,
+    /// One freeing at a time.
+    freeing: tokio::sync::Mutex<()>,
 }
 
 impl Default for GivingBack {
@@ -40,6 +48,8 @@ impl Default for GivingBack {
             last: Mutex::default(),
             memory: watch::Sender::new(Memory::MayStay),
             again: Notify::new(),
+            rests: AtomicBool::new(false),
+            freeing: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -124,10 +134,10 @@ impl Node {
     pub(crate) async fn keep_giving_back(self: Arc<Self>) {
         let mut running = self.slots.shared();
         loop {
-            let wake = lock(&self.giving_back.machine).wake();
+            let wake = lock(&self.giving_back.machine).wake().map(|it| it.at);
             let later = async {
-                match wake {
-                    Some(wake) => tokio::time::sleep_until(wake.at.into()).await,
+                match wake.into_iter().chain(self.standby_at()).min() {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
             };
@@ -135,7 +145,7 @@ impl Node {
                 () = self.stop.cancelled() => return,
                 () = self.giving_back.again.notified() => continue,
                 _ = running.changed() => {}
-                () = later => {}
+                () = later => self.stand_by(),
             }
             // Under the policy's lock, as every decision is carried out.
             self.decide();
@@ -145,17 +155,23 @@ impl Node {
     /// Gives back what this decision asks for. `seen`: when its inputs were.
     pub(crate) fn give_back(self: &Arc<Self>, decision: &Decision, seen: Instant, now: &Now) {
         let claims: Vec<Claim> = decision.reasons.iter().map(|it| Claim::of(&it.cause)).collect();
-        let running = *self.slots.shared().borrow();
+        let pass = decision.admits(true);
+        let running = Running { unwanted: self.slots.unwanted(pass), all: *self.slots.shared().borrow() };
         let config = self.config();
         let mut machine = lock(&self.giving_back.machine);
         let before = machine.wake();
         let effects = machine.step(&of_host(config.settings()), &claims, running, seen);
-        let memory = machine.memory(decision.reasons.iter().all(|it| lets_load(&it.cause)));
+        let mut memory = machine.memory(decision.reasons.iter().all(|it| lets_load(&it.cause)));
+        if memory == Memory::MayLoad && self.giving_back.rests.load(Ordering::Relaxed) {
+            memory = Memory::Rests;
+        }
         let ending = machine.is_ending();
         if machine.wake() != before {
             self.giving_back.again.notify_one();
         }
         drop(machine);
+        // Taken before whoever runs it ends it.
+        let own = self.own_server.running();
         self.giving_back.memory.send_if_modified(|it| std::mem::replace(it, memory) != memory);
         if ending && self.standing.borrow().yielding.is_none() {
             self.standing.send_modify(|it| it.yielding = Some(now.unix()));
@@ -164,14 +180,18 @@ impl Node {
             match effect {
                 Effect::Drain { until } => {
                     let seconds = until.saturating_duration_since(seen).as_secs();
-                    tracing::info!(running, seconds, "shared requests may end");
+                    tracing::info!(running = running.unwanted, seconds, "shared requests may end");
                 }
                 Effect::Cut => {
-                    let requests = self.slots.take_back();
+                    let requests = self.slots.take_back(pass);
                     tracing::info!(requests, "giving the GPU back");
                 }
                 Effect::Stopped(stopped) => self.stopped(&stopped, decision, now),
-                Effect::Free { cause, seen } => self.free(cause, seen, now),
+                Effect::Free { cause, seen } => {
+                    let last = lock(&self.giving_back.last).clone().filter(|it| it.story.cause == cause);
+                    let account = last.unwrap_or_else(|| Account::begin(cause, seen, now));
+                    self.tasks.spawn(Arc::clone(self).free_for(account, own.clone(), cause));
+                }
             }
         }
     }
@@ -204,22 +224,6 @@ impl Node {
                 node.not_kept(&error);
             }
             node.offer_changed();
-        });
-    }
-
-    /// Frees what sharing loaded.
-    fn free(self: &Arc<Self>, cause: PauseCode, seen: Instant, now: &Now) {
-        let Some(managed) = self.own_server.running() else { return };
-        tracing::info!(?cause, "freeing memory");
-        let last = lock(&self.giving_back.last).clone().filter(|it| it.story.cause == cause);
-        let mut account = last.unwrap_or_else(|| Account::begin(cause, seen, now));
-        let node = Arc::clone(self);
-        self.tasks.spawn(async move {
-            managed.ended().await;
-            let ended = Instant::now();
-            account.story.memory = Told::Free { at_ms: millis(account.seen, ended) };
-            account.note(ended, "Your own model server ended: its memory is free".to_owned());
-            node.tell_yield(account);
         });
     }
 

@@ -75,6 +75,9 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     /// Bytes; absent as on Windows, where the driver does not tell.
     pub(crate) vram: Option<u64>,
+    /// How busy it keeps the card, percent; absent for every process as of a driver that does not tell.
+    #[serde(default)]
+    pub(crate) utilisation: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

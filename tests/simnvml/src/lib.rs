@@ -434,6 +434,53 @@ pub unsafe extern "C" fn nvmlDeviceGetGraphicsRunningProcesses_v3(
     unsafe { give(count, ask(device, "processes", |_| Ok(0))) }
 }
 
+#[repr(C)]
+pub struct ProcessUtilizationSample {
+    pid: c_uint,
+    time_stamp: c_ulonglong,
+    sm_util: c_uint,
+    mem_util: c_uint,
+    enc_util: c_uint,
+    dec_util: c_uint,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
+    device: Device,
+    samples: *mut ProcessUtilizationSample,
+    count: *mut c_uint,
+    last_seen: c_ulonglong,
+) -> c_uint {
+    if count.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    let found = match ask(device, "processes", |card| Ok(card.control.processes.clone())) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let busy: Vec<_> = found.iter().filter_map(|it| Some((it.pid, it.utilisation?))).collect();
+    if busy.is_empty() {
+        return NOT_SUPPORTED;
+    }
+    let room = unsafe { *count } as usize;
+    unsafe { count.write(busy.len() as c_uint) };
+    if samples.is_null() || room < busy.len() {
+        return INSUFFICIENT_SIZE;
+    }
+    for (index, (pid, sm_util)) in busy.into_iter().enumerate() {
+        let sample = ProcessUtilizationSample {
+            pid,
+            time_stamp: last_seen + 1,
+            sm_util,
+            mem_util: 0,
+            enc_util: 0,
+            dec_util: 0,
+        };
+        unsafe { samples.add(index).write(sample) };
+    }
+    SUCCESS
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlErrorString(_code: c_uint) -> *const c_char {
     c"simulated".as_ptr()

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod awake;
 mod bad_input;
 mod bench;
 mod disconnect;
@@ -15,12 +16,15 @@ mod managed;
 mod measure;
 mod mixed_run;
 mod money;
+mod own_endpoint;
+mod own_use;
 mod panel;
 mod power;
 mod privacy;
 mod receipts;
 mod sdk;
 mod sharing;
+mod yielding;
 
 use serde_json::{Value, json};
 

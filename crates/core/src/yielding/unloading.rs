@@ -10,7 +10,7 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 pub const HOST_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How often a server is asked.
-const ASKED: u32 = 3;
+const ASKED: u32 = 5;
 
 /// Less than this is no model, bytes: what a driver's context needs may come and go.
 const SLACK: u64 = 64 << 20;
@@ -68,6 +68,8 @@ pub enum Verdict {
 pub enum Answer {
     /// It agreed.
     Agreed,
+    /// It would, and is at work: it is to be asked again.
+    AtWork,
     /// It did not, and asking again is of no use.
     Refused,
     /// It was not reached.
@@ -86,6 +88,7 @@ pub struct Unloading {
     /// Since when its answer is waited for to come true.
     since: Instant,
     agreed: bool,
+    at_work: bool,
 }
 
 impl Unloading {
@@ -101,6 +104,7 @@ impl Unloading {
             asked: 1,
             since: now,
             agreed: whose == Whose::Own,
+            at_work: false,
         };
         (it, if whose == Whose::Own { Order::End } else { Order::Ask })
     }
@@ -112,6 +116,10 @@ impl Unloading {
             Answer::Agreed => {
                 self.agreed = true;
                 Order::Look
+            }
+            Answer::AtWork => {
+                self.at_work = true;
+                Order::LookLater
             }
             Answer::Refused => Order::Done(Verdict::Refused),
             // Who cannot be reached may be gone, which is as good.
@@ -133,6 +141,12 @@ impl Unloading {
         {
             return freed(Some(before.saturating_sub(held)));
         }
+        if std::mem::take(&mut self.at_work) {
+            let waits = sight.busy && now < self.begun + HOST_PATIENCE;
+            self.at_work = waits;
+            // What it works on may be a shared request whose connection was closed a moment ago.
+            return if waits { Order::LookLater } else { self.ask_again(sight, now) };
+        }
         if now < self.since + PATIENCE && (self.before.is_some() || !self.agreed) {
             return Order::Look;
         }
@@ -140,12 +154,16 @@ impl Unloading {
             // It frees once that request has ended, or has to be asked again then.
             return Order::LookLater;
         }
-        if self.asked < ASKED && (self.before.is_some() || !self.agreed) {
-            self.asked += 1;
-            self.since = now;
-            return Order::Ask;
+        if self.before.is_some() || !self.agreed { self.ask_again(sight, now) } else { self.given_up(sight) }
+    }
+
+    fn ask_again(&mut self, sight: Sight, now: Instant) -> Order {
+        if self.asked == ASKED {
+            return self.given_up(sight);
         }
-        self.given_up(sight)
+        self.asked += 1;
+        self.since = now;
+        Order::Ask
     }
 
     /// A model among several goes: at least half of its equal share must be free.

@@ -1,0 +1,98 @@
+//! Standby: what sharing loaded and nobody asked for is unloaded, and stays on offer as cold; whoever asks first waits for
+//! it to be loaded. A server of the node's own rests the same way: it does not run, and is started for whoever asks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use idlewatt_core::yielding::Memory;
+use idlewatt_servers::Kind;
+
+use crate::node::Node;
+use crate::services::Known;
+
+impl Node {
+    /// When the next model will have been asked for by nobody for long enough.
+    pub(super) fn standby_at(&self) -> Option<Instant> {
+        let after = self.config().settings().standby_after?;
+        Some(self.services.longest_unasked(self.own_server.url().as_ref())? + after)
+    }
+
+    /// Unloads what nobody asked for, as far as it may be.
+    pub(super) fn stand_by(self: &Arc<Self>) {
+        let Some(after) = self.config().settings().standby_after else { return };
+        let Some(since) = Instant::now().checked_sub(after) else { return };
+        let own = self.own_server.url();
+        let (idle, own_is_idle) = self.services.take_idle(own.as_ref(), &self.slots, since);
+        if own_is_idle && !self.own_use_lasts() {
+            tracing::info!("the node's own model server rests: nobody asked");
+            self.giving_back.rests.store(true, Ordering::Relaxed);
+        }
+        if !idle.is_empty() {
+            self.tasks.spawn(Arc::clone(self).free_idle(idle));
+        }
+    }
+
+    /// The node's own server is not to rest any more, because it is another one now.
+    pub(crate) fn rest_is_over(&self) {
+        if self.giving_back.rests.swap(false, Ordering::Relaxed) {
+            self.redecide.notify_one();
+        }
+    }
+
+    /// Wakes a service's server where it is the node's own and rests. Gives whether it may be asked.
+    pub(crate) async fn woken(self: &Arc<Self>, known: &Known) -> bool {
+        !known.rests() || self.wake_own_server().await.is_some()
+    }
+
+    /// Shared work goes to a service now: its model is wanted, and whether it was loaded before is noted. Wakes a server of
+    /// the node's own that rests. Gives whether it is cold; `None` where it may not be loaded now.
+    pub(crate) async fn asks(self: &Arc<Self>, known: &Known) -> Option<bool> {
+        let begun = Instant::now();
+        if known.rests() {
+            self.services.asked(&known.id, false, begun);
+            self.wake_own_server().await?;
+            if let Some(row) = self.services.took_to_load(&known.id, begun.elapsed()) {
+                drop(self.store.put_service(row));
+            }
+            return Some(false);
+        }
+        // What was seen a while ago may not hold: a model that the host loaded since is the host's.
+        // Of a server that does not say what it has loaded nothing is known, and nothing is unloaded.
+        let says = known.server.as_ref().is_some_and(|it| it.kind() != Kind::OpenAi);
+        let cold = says && !known.model.warm && self.is_cold(known).await;
+        self.services.asked(&known.id, cold, begun);
+        self.giving_back.again.notify_one();
+        Some(cold)
+    }
+
+    /// Shared work at a service has ended.
+    pub(crate) fn asked(&self, service: &str) {
+        self.services.asked(service, false, Instant::now());
+        self.giving_back.again.notify_one();
+    }
+
+    async fn is_cold(&self, known: &Known) -> bool {
+        let Some(server) = &known.server else { return false };
+        let models = server.models().await.unwrap_or_default();
+        models.iter().any(|it| it.id == known.model.id && !it.warm)
+    }
+
+    async fn wake_own_server(self: &Arc<Self>) -> Option<()> {
+        self.rest_is_over();
+        self.decide();
+        let (mut memory, mut running) = (self.giving_back.memory(), self.own_server.runs());
+        loop {
+            if running.borrow_and_update().is_some() {
+                return Some(());
+            }
+            if *memory.borrow_and_update() != Memory::MayLoad {
+                return None;
+            }
+            tokio::select! {
+                changed = memory.changed() => changed.ok()?,
+                changed = running.changed() => changed.ok()?,
+            }
+        }
+    }
+}
