@@ -78,6 +78,14 @@ impl Networks {
         members.values().filter(|it| !any || connected(it)).map(|it| it.row.name.clone()).collect()
     }
 
+    /// The hubs among them, those that are connected first.
+    pub(crate) fn hubs(&self) -> Vec<NetworkRow> {
+        let members = lock(&self.members);
+        let mut hubs: Vec<&Member> = members.values().filter(|it| it.row.kind == "hub").collect();
+        hubs.sort_by_key(|it| it.state != NetworkState::Connected);
+        hubs.into_iter().map(|it| it.row.clone()).collect()
+    }
+
     /// What is kept of each.
     pub(crate) fn rows(&self) -> Vec<NetworkRow> {
         lock(&self.members).values().map(|it| it.row.clone()).collect()
@@ -154,6 +162,8 @@ impl Node {
         if let Some(member) = lock(&self.networks.members).remove(&row.id) {
             member.stop.cancel();
         }
+        self.give_key_back(row);
+        self.networks.count();
         self.decide();
         self.offer_changed();
         Ok(())

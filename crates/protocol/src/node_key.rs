@@ -5,11 +5,15 @@
 //! and the statement is worth nothing to anybody else: it cannot be altered, and no other hub takes it. Saying it twice
 //! changes nothing, and a key that was revoked never comes back, so that nothing is won by replaying one either.
 
+use data_encoding::BASE64URL_NOPAD;
 use ed25519_dalek::SigningKey;
+use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 
 use crate::id::{Digest, PublicKey};
 use crate::receipt::{Envelope, VerifyError, sign_batch};
+use crate::units::UnixMillis;
 
 /// Payload type of a signed [`NodeKey`].
 pub const NODE_KEY_TYPE: &str = "application/vnd.idlewatt.node-key.v1+json";
@@ -19,6 +23,19 @@ pub const KEY_PREFIX: &str = "iw-";
 
 /// Characters of a key, its prefix included, that are kept and shown to recognise it.
 pub const KEY_SHOWN: usize = 9;
+
+/// The key of a node on a hub that it joined at this moment: made from the node's own, so that it is kept wherever that one
+/// is, and nowhere else. Joining again makes another one.
+#[must_use]
+pub fn key_for(node: &SigningKey, hub: &PublicKey, joined: UnixMillis) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(node.as_bytes()) else {
+        unreachable!("HMAC takes a key of any length")
+    };
+    mac.update(b"idlewatt.node-key.v1\0");
+    mac.update(&hub.0);
+    mac.update(&joined.0.to_be_bytes());
+    format!("{KEY_PREFIX}{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
+}
 
 /// What a node says of an API key that it made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +85,17 @@ impl NodeKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_of_one_node_one_hub_and_one_joining() {
+        let (node, hub) = (SigningKey::from_bytes(&[7; 32]), PublicKey([1; 32]));
+        let key = key_for(&node, &hub, UnixMillis(5));
+        assert_eq!(key, key_for(&node, &hub, UnixMillis(5)));
+        assert_ne!(key, key_for(&node, &hub, UnixMillis(6)));
+        assert_ne!(key, key_for(&node, &PublicKey([2; 32]), UnixMillis(5)));
+        assert_ne!(key, key_for(&SigningKey::from_bytes(&[8; 32]), &hub, UnixMillis(5)));
+        assert!(NodeKey::open(&NodeKey::of(&key, hub, true).sign(&node)).is_ok());
+    }
 
     #[test]
     fn a_signed_key_opens_and_says_nothing_of_the_key_itself() {
