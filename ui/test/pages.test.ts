@@ -339,7 +339,8 @@ describe('settings', () => {
   })
 
   test('what only the command line may set is shown with its command, and cannot be edited', async () => {
-    await open('#/settings')
+    const { user } = await open('#/settings')
+    await user.click(await screen.findByRole('button', { name: 'Model servers' }))
     expect(await screen.findByText('idlewatt config set servers.urls …')).toBeVisible()
     expect(screen.queryByRole('textbox', { name: 'servers.urls' })).toBeNull()
   })
@@ -353,9 +354,13 @@ describe('settings', () => {
     expect(screen.queryByText('share.idle_after')).toBeNull()
     await user.type(search, ' nowhere')
     expect(screen.getByText(m.settings.searchNone)).toBeVisible()
-    await user.clear(search)
-    await user.click(within(screen.getByRole('group', { name: m.settings.sections })).getByRole('button', { name: 'Heat' }))
-    expect(screen.getByRole('region', { name: 'Heat' })).toHaveFocus()
+    const sections = within(screen.getByRole('group', { name: m.settings.sections }))
+    await user.click(sections.getByRole('button', { name: 'Heat' }))
+    expect(search).toHaveValue('')
+    expect(screen.getByText('thermal.limit')).toBeVisible()
+    expect(screen.queryByText('energy.max_price')).toBeNull()
+    await user.click(sections.getByRole('button', { name: m.settings.all }))
+    expect(screen.getByText('energy.max_price')).toBeVisible()
     expect(await faults()).toEqual([])
   })
 

@@ -1,6 +1,6 @@
 // Recorded schedules, yields, hours and model files, for fixture.ts alone.
 
-import type { ConfigEntry, DayHours, ModelFile, Outlook, PauseCode, Stretch, Yield } from '../generated/control'
+import type { ConfigEntry, DayHours, ModelFile, Outlook, PauseCode, Program, Stretch, Yield } from '../generated/control'
 import { fromText, SLOTS } from '../week'
 
 const HALF_HOUR = 1_800_000
@@ -44,7 +44,7 @@ export function outlook(now: number, windows: string): Outlook {
   return { stretches }
 }
 
-export const programs = [
+export const programs: Program[] = [
   { name: 'firefox', likely: true },
   { name: 'blender', likely: true },
   { name: 'darktable', likely: true },

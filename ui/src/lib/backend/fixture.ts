@@ -365,14 +365,14 @@ export class FixtureBackend implements Backend {
         const wrong = Object.entries(request.settings).map(([key, value]) => refused(key, value ?? '')).find(Boolean)
         return wrong ?? { type: 'preview', value: schedule.outlook(this.#now, request.settings['share.windows'] ?? this.#setting('share.windows')) }
       }
-      case 'programs' as never:
-        return { type: 'programs', value: schedule.programs } as never
+      case 'programs':
+        return { type: 'programs', value: schedule.programs }
       case 'model_files':
         return { type: 'model_files', value: structuredClone(this.#world.files) }
       case 'run_model':
         for (const file of this.#world.files) file.chosen = file.id === request.id
         return { type: 'model_files', value: structuredClone(this.#world.files) }
-      case 'set_server_key' as never:
+      case 'set_server_key':
         return { type: 'done' }
       case 'requests':
         return { type: 'requests', value: this.#world.rows.filter((row) => row.started < (request.before ?? Infinity)).slice(0, request.limit) }
