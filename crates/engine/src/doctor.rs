@@ -87,6 +87,11 @@ impl Node {
             put(&area, level, what, action);
         }
 
+        for (at_once, what) in self.own_use_sight() {
+            let action = "`idlewatt endpoint` shows an address at which you go first everywhere.";
+            put("servers", if at_once { Good } else { Note }, what, (!at_once).then(|| action.to_owned()));
+        }
+
         let networks = self.network_views().await;
         if networks.is_empty() {
             let action = "`idlewatt hub start` makes one of your own; `idlewatt join INVITE` enters another.";

@@ -36,7 +36,7 @@ pub(crate) struct OwnUse {
     answered: Arc<Notify>,
 }
 
-/// A server on which shared requests run.
+/// A server whose models are shared.
 #[derive(Debug)]
 pub(crate) struct AtWork {
     pub(crate) server: Arc<dyn ModelServer>,
@@ -59,12 +59,41 @@ impl Node {
         self.own_use.lasts() || *self.slots.own().borrow() > 0
     }
 
+    /// How the host's own use of each shared server is noticed, for `doctor`, and whether it is at once.
+    pub(crate) fn own_use_sight(&self) -> Vec<(bool, String)> {
+        let shared = self.services.at_work(&self.slots, self.own_server.url().as_ref());
+        let said = |(url, at_work): (&Url, &AtWork)| {
+            let label = at_work.server.label();
+            match Room::new(url, at_work).sense {
+                Sense::Bytes { .. } => {
+                    (true, format!("Your own use of {label} is noticed at once, by its connections."))
+                }
+                Sense::Work { .. } => (
+                    false,
+                    format!(
+                        "Your own use of {label} is noticed within seconds where the server tells how much it works on, \
+                             and not while a prompt of yours waits for a slot."
+                    ),
+                ),
+                Sense::Nothing => (
+                    false,
+                    format!(
+                        "Your own use of {label} is not noticed: neither the system tells of its connections, nor does \
+                             the server stop when one closes."
+                    ),
+                ),
+            }
+        };
+        shared.iter().map(said).collect()
+    }
+
     /// Listens while shared requests run, and decides anew when own use begins and ends. Ends when the node stops.
     pub(crate) async fn keep_hearing(self: Arc<Self>) {
         let mut shared = self.slots.shared();
         let mut rooms: BTreeMap<Url, Room> = BTreeMap::new();
         loop {
-            let at_work = self.services.at_work(&self.slots, self.own_server.url().as_ref());
+            let mut at_work = self.services.at_work(&self.slots, self.own_server.url().as_ref());
+            at_work.retain(|_, it| it.running > 0);
             rooms.retain(|url, room| room.used || at_work.contains_key(url));
             let quiet = rooms.is_empty() && at_work.is_empty();
             for (url, at_work) in &at_work {

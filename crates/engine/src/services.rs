@@ -485,14 +485,15 @@ impl Services {
             .collect()
     }
 
-    /// Servers on which shared requests run now, but for the node's `own` one: nobody else knows its key.
+    /// Servers whose models are shared, with the shared requests that run there now, but for the node's `own` one: nobody
+    /// else knows its key.
     #[must_use]
     pub(crate) fn at_work(&self, slots: &Slots, own: Option<&Url>) -> BTreeMap<Url, AtWork> {
         let services = self.locked();
         let mut found: BTreeMap<Url, AtWork> = BTreeMap::new();
-        for known in services.values().filter(|it| own != Some(&it.url)) {
+        for known in services.values().filter(|it| it.shared && own != Some(&it.url)) {
             let running = slots.busy(&known.id);
-            let Some(server) = known.server.as_ref().filter(|_| running > 0) else { continue };
+            let Some(server) = known.server.as_ref() else { continue };
             let cancels = known.probe().is_some_and(|seen| seen.capabilities.cancels);
             let at_work = found.entry(known.url.clone()).or_insert_with(|| AtWork {
                 server: Arc::clone(server),

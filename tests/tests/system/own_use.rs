@@ -28,7 +28,12 @@ async fn first_token(host: &Consumer, round: u32) -> Duration {
 
 /// Fills every slot with shared work; returns when the model server is busy with all of it.
 async fn fill(system: &System, round: u32) -> Vec<Stream> {
-    system.hub.until_available(&system.consumer, true).await;
+    // Not part of the claim: a busy machine may be short of memory for half a minute, and shares nothing then.
+    until(Duration::from_secs(90), "the node shares", async || {
+        let listed = system.consumer.listed().await?;
+        listed.iter().any(|model| model["idlewatt"]["available"] == true).then_some(())
+    })
+    .await;
     let mut shared = Vec::new();
     for slot in 0..SLOTS {
         let body = long_stream(&format!("Count up from {round}{slot}, in words."));
@@ -56,7 +61,9 @@ async fn a_prompt_of_the_hosts_own_comes_first_with_all_slots_full() {
         alone.push(first_token(&host, round).await);
         let shared = fill(&system, round).await;
         full.push(first_token(&host, round).await);
-        assert_eq!(system.node.status()["reasons"][0]["code"], "own_use");
+        let status = system.node.status();
+        let reasons = status["reasons"].as_array().unwrap();
+        assert!(reasons.iter().any(|it| it["code"] == "own_use"), "{reasons:?}");
         drop(shared);
     }
     let unshared = at(50, &mut alone);

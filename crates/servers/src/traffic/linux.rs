@@ -79,11 +79,20 @@ impl Traffic {
         if peers.iter().any(|peer| !self.ours.contains_key(peer)) {
             // The other end of a connection from this machine is in the table too, and names the file that it is.
             let own = own_sockets()?;
-            let ends = self.ask(0, self.port)?;
-            let ours: BTreeSet<SocketAddr> =
-                ends.iter().filter(|it| own.contains(&it.inode)).map(|it| it.local).collect();
-            for peer in peers {
-                self.ours.entry(peer).or_insert_with(|| ours.contains(&peer));
+            let ends: BTreeMap<SocketAddr, u32> =
+                self.ask(0, self.port)?.into_iter().map(|it| (it.local, it.inode)).collect();
+            for Socket { local, remote, .. } in &sockets {
+                match ends.get(remote) {
+                    // Closed by whoever had it, a moment ago.
+                    Some(0) => {}
+                    Some(inode) => {
+                        self.ours.entry(*remote).or_insert_with(|| own.contains(inode));
+                    }
+                    None if remote.ip() == local.ip() || remote.ip().is_loopback() => {}
+                    None => {
+                        self.ours.insert(*remote, false);
+                    }
+                }
             }
         }
         let others = sockets.into_iter().filter(|it| self.ours.get(&it.remote) == Some(&false));
