@@ -162,7 +162,7 @@ test('a rule is a sentence, a program is chosen from those that run; both are ke
   await page.getByRole('button', { name: 'Add a program…' }).click()
   await page.getByRole('list', { name: 'Running now' }).or(page.getByText(/^No program that runs now/)).waitFor()
   await page.getByLabel('Name or path of a program').fill('blender')
-  await page.getByRole('button', { name: 'Add', exact: true }).first().click()
+  await page.keyboard.press('Enter')
   await page.getByRole('combobox', { name: 'While blender runs' }).selectOption('go on under the lower cap')
   assert.deepEqual(await faults(page), [])
   await picture(page, 'schedule-rules')
@@ -216,6 +216,9 @@ test('what names files and addresses is read-only here and shows its command', a
   await page.getByRole('button', { name: 'Model servers', exact: true }).click()
   await page.getByText('idlewatt config set servers.urls …').waitFor()
   assert.equal(await page.getByRole('textbox', { name: 'servers.urls' }).count(), 0)
+  await page.getByRole('searchbox').fill('nothing has such words')
+  await page.getByText('No setting has these words.').waitFor()
+  await page.getByRole('button', { name: 'When to share', exact: true }).click()
 })
 
 test('the own endpoint shows its key when asked, and copies it', async () => {
