@@ -110,6 +110,10 @@ need_sdks() {
   fi
 }
 
+need_presence() {
+  need_apt "be somebody who types, plays and calls" xvfb xdotool dbus gamemode pulseaudio pulseaudio-utils
+}
+
 need_desktop() {
   need_apt "build the desktop window" libwebkit2gtk-4.1-dev libayatana-appindicator3-dev librsvg2-dev libxdo-dev
 }

@@ -9,6 +9,7 @@ mod microphone;
 mod mutter;
 mod pads;
 mod programs;
+mod rest;
 mod rig;
 mod wayland;
 mod x11;

@@ -7,13 +7,13 @@ use idlewatt_presence::{Surroundings, watch};
 
 use crate::rig::{Running, Xvfb, options, until_activity, until_says};
 
-struct Sound {
+pub(crate) struct Sound {
     process: Child,
     runtime: tempfile::TempDir,
 }
 
 impl Sound {
-    fn start(runtime: tempfile::TempDir) -> Self {
+    pub(crate) fn start(runtime: tempfile::TempDir) -> Self {
         let socket = runtime.path().join("pulse/native");
         let process = Command::new("pulseaudio")
             .args(["-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm"])

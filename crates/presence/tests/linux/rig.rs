@@ -72,8 +72,8 @@ impl Delays {
         Self { what, all: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, since: Instant) {
-        self.all.push(since.elapsed());
+    pub(crate) fn add(&mut self, delay: Duration) {
+        self.all.push(delay);
         self.all.sort_unstable();
     }
 
@@ -153,13 +153,19 @@ impl Xvfb {
         Surroundings { display: Some(self.display.clone()), ..Surroundings::default() }
     }
 
+    /// A hand on the mouse and one on the keyboard.
     pub(crate) fn touch(&self) {
-        let done = Command::new("xdotool")
-            .args(["mousemove_relative", "1", "1", "key", "shift"])
-            .env("DISPLAY", &self.display)
-            .status()
-            .expect("xdotool runs");
-        assert!(done.success());
+        self.xdotool(&["mousemove_relative", "1", "1", "key", "shift"]);
+    }
+
+    /// One single input.
+    pub(crate) fn nudge(&self) {
+        self.xdotool(&["mousemove_relative", "1", "1"]);
+    }
+
+    fn xdotool(&self, does: &[&str]) {
+        let done = Command::new("xdotool").args(does).env("DISPLAY", &self.display).status();
+        assert!(done.expect("xdotool runs").success());
     }
 }
 

@@ -316,7 +316,7 @@ async fn claim_input_on_wayland_is_seen() {
         let before = Instant::now();
         compositor.tell(STIR);
         until(&watch, active).await;
-        delays.add(before);
+        delays.add(before.elapsed());
     }
     delays.hold(Duration::from_millis(20));
 }
