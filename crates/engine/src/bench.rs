@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use idlewatt_control::{Code, ControlError};
 use idlewatt_protocol::bench::BenchReport;
-use idlewatt_protocol::invite::check_hub_url;
 use idlewatt_protocol::receipt::Envelope;
 use idlewatt_store::NetworkRow;
-use reqwest::redirect::Policy;
 use serde::Deserialize;
 use url::Url;
 
 use crate::node::Node;
+use crate::own::{Hubs, addresses, at};
 use crate::problem::{of_store, sentence};
 
 /// A hub takes a report, or says why not, within this time.
@@ -57,7 +56,7 @@ impl Node {
         }
         let (mut pages, mut problems) = (Vec::new(), Vec::new());
         for hub in hubs {
-            match send(&hub, &envelope).await {
+            match send(&self.hubs, &hub, &envelope).await {
                 Ok(page) => pages.push(page),
                 Err(why) => problems.push(format!("{}: {}", hub.name, why.trim_end_matches('.'))),
             }
@@ -83,11 +82,10 @@ fn not_published(code: Code, why: &str, action: &str) -> ControlError {
 }
 
 /// Sends it to the first of the hub's addresses that answers; the address of the page that shows it.
-async fn send(hub: &NetworkRow, envelope: &Envelope) -> Result<String, String> {
-    let urls = hub.urls.iter().filter_map(|url| Url::parse(url).ok());
+async fn send(hubs: &Hubs, hub: &NetworkRow, envelope: &Envelope) -> Result<String, String> {
     let mut why = "it has no address that may be used".to_owned();
-    for url in urls.filter(|url| check_hub_url(url).is_ok()) {
-        match post(&url, envelope).await {
+    for url in addresses(hub) {
+        match post(hubs, &url, envelope).await {
             Err(Silence(silence)) => why = silence,
             Ok(answered) => return answered,
         }
@@ -98,7 +96,7 @@ async fn send(hub: &NetworkRow, envelope: &Envelope) -> Result<String, String> {
 /// Nobody answered: another address may.
 struct Silence(String);
 
-async fn post(hub: &Url, envelope: &Envelope) -> Result<Result<String, String>, Silence> {
+async fn post(hubs: &Hubs, hub: &Url, envelope: &Envelope) -> Result<Result<String, String>, Silence> {
     #[derive(Deserialize)]
     struct Refusal {
         error: Words,
@@ -107,19 +105,12 @@ async fn post(hub: &Url, envelope: &Envelope) -> Result<Result<String, String>, 
     struct Words {
         message: String,
     }
-    let root = hub.as_str().trim_end_matches('/');
-    let mut client = reqwest::Client::builder().timeout(ANSWER).redirect(Policy::none());
-    if hub.scheme() == "http" {
-        // Plain only to this machine, whatever proxy the environment names.
-        client = client.no_proxy();
-    }
     let silent = |error: reqwest::Error| Silence(format!("it cannot be reached ({})", error.without_url()));
-    let client = client.build().map_err(silent)?;
-    let mut answer =
-        client.post(format!("{root}/energy/reports")).json(envelope).send().await.map_err(silent)?;
+    let request = hubs.client(hub).map_err(silent)?.post(at(hub, "/energy/reports"));
+    let mut answer = request.json(envelope).timeout(ANSWER).send().await.map_err(silent)?;
     let status = answer.status();
     if status.is_success() {
-        return Ok(Ok(format!("{root}/energy")));
+        return Ok(Ok(at(hub, "/energy")));
     }
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await

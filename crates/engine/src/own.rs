@@ -33,7 +33,7 @@ use crate::node::Node;
 use crate::services::Known;
 use crate::slots::For;
 
-pub(crate) use hubs::Hubs;
+pub(crate) use hubs::{Hubs, addresses, at};
 
 /// The routes.
 pub(crate) fn router(node: Arc<Node>) -> Router {

@@ -103,7 +103,7 @@ impl Node {
                 if !at_work.contains_key(url) {
                     room.running = 0;
                 }
-                room.listen(&self.own_use.answered);
+                room.listen(&self.own_use.answered, Instant::now());
             }
             let lasts = rooms.values().any(|room| room.used);
             if self.own_use.lasts.send_replace(lasts) != lasts {
@@ -163,7 +163,7 @@ impl Room {
     }
 
     /// Takes in what there is to hear now. Waits for nobody.
-    fn listen(&mut self, answered: &Arc<Notify>) {
+    fn listen(&mut self, answered: &Arc<Notify>, now: Instant) {
         let used = match &mut self.sense {
             Sense::Bytes { traffic, ear, greeting } => {
                 let Ok(seen) = traffic.look() else {
@@ -171,7 +171,6 @@ impl Room {
                     self.used = false;
                     return;
                 };
-                let now = Instant::now();
                 let heard = match greeting.take_if(|(_, answer)| !answer.is_empty()) {
                     Some((asked, _)) => ear.answered(asked, &seen, now),
                     None => ear.hear(&seen, now),
@@ -190,8 +189,8 @@ impl Room {
                     *more = if busy > *most { *more + 1 } else { 0 };
                     *most = self.running;
                 }
-                if answer.is_none() && asked.elapsed() >= ASK {
-                    *asked = Instant::now();
+                if answer.is_none() && now.saturating_duration_since(*asked) >= ASK {
+                    *asked = now;
                     *answer = Some(ask(answered, &self.server, |it| async move { it.busy().await }));
                 }
                 *more >= TWICE
@@ -223,4 +222,90 @@ where
         answered.notify_one();
     });
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+    use idlewatt_protocol::message::Endpoint;
+    use idlewatt_servers::{Kind, Model, ServerAnswer, ServerError};
+
+    use super::*;
+
+    /// A server on another machine that says how much it works on.
+    #[derive(Debug)]
+    struct Elsewhere {
+        url: Url,
+        busy: AtomicU32,
+    }
+
+    #[async_trait]
+    impl ModelServer for Elsewhere {
+        fn kind(&self) -> Kind {
+            Kind::LlamaCpp
+        }
+        fn url(&self) -> &Url {
+            &self.url
+        }
+        async fn models(&self) -> Result<Vec<Model>, ServerError> {
+            Ok(Vec::new())
+        }
+        async fn busy(&self) -> Option<u32> {
+            Some(self.busy.load(Ordering::Relaxed))
+        }
+        async fn call(
+            &self,
+            _model: &Model,
+            _endpoint: Endpoint,
+            _body: &[u8],
+            _max_tokens: u32,
+        ) -> Result<ServerAnswer, ServerError> {
+            Err(ServerError::Unreachable)
+        }
+    }
+
+    struct Asked {
+        server: Arc<Elsewhere>,
+        room: Room,
+        answered: Arc<Notify>,
+        now: Instant,
+    }
+
+    impl Asked {
+        fn new(cancels: bool) -> Self {
+            let url: Url = "http://192.0.2.1:8080/".parse().unwrap();
+            let server = Arc::new(Elsewhere { url: url.clone(), busy: AtomicU32::new(0) });
+            let at_work = AtWork { server: server.clone(), running: 2, cancels };
+            Self { server, room: Room::new(&url, &at_work), answered: Arc::default(), now: Instant::now() }
+        }
+
+        /// The server is asked once more, and works on so much.
+        async fn says(&mut self, busy: u32) -> bool {
+            self.server.busy.store(busy, Ordering::Relaxed);
+            self.now += ASK;
+            self.room.listen(&self.answered, self.now);
+            self.answered.notified().await;
+            self.room.listen(&self.answered, self.now);
+            self.room.used
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_be_heard_is_asked_and_one_answer_alone_is_not_believed() {
+        let mut asked = Asked::new(true);
+        assert!(!asked.says(2).await, "that is ours");
+        assert!(!asked.says(3).await, "one of ours may have ended just now");
+        assert!(asked.says(3).await);
+        assert!(!asked.says(2).await);
+        asked.room.running = 1;
+        assert!(!asked.says(2).await, "one of ours ended since the last answer");
+        assert!(!asked.says(1).await);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_works_on_after_its_connection_closed_tells_nothing() {
+        assert!(matches!(Asked::new(false).room.sense, Sense::Nothing));
+    }
 }

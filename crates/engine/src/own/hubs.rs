@@ -206,7 +206,11 @@ impl Node {
 }
 
 impl Hubs {
-    fn client(&self, url: &Url) -> reqwest::Result<reqwest::Client> {
+    /// A client for this address.
+    ///
+    /// # Errors
+    /// When no TLS configuration can be made.
+    pub(crate) fn client(&self, url: &Url) -> reqwest::Result<reqwest::Client> {
         let [plain, encrypted] = &self.clients;
         let is_plain = url.scheme() == "http";
         let mut known = lock(if is_plain { plain } else { encrypted });
@@ -292,11 +296,12 @@ fn heads(all: &HeaderMap) -> HeaderMap {
     passed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-fn addresses(row: &NetworkRow) -> impl Iterator<Item = Url> {
+/// A hub's addresses that may be used, best first.
+pub(crate) fn addresses(row: &NetworkRow) -> impl Iterator<Item = Url> {
     row.urls.iter().filter_map(|url| Url::parse(url).ok()).filter(|url| check_hub_url(url).is_ok())
 }
 
-fn at(hub: &Url, path: &str) -> String {
+pub(crate) fn at(hub: &Url, path: &str) -> String {
     format!("{}{path}", hub.as_str().trim_end_matches('/'))
 }
 
