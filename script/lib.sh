@@ -111,7 +111,8 @@ need_sdks() {
 }
 
 need_presence() {
-  need_apt "be somebody who types, plays and calls" xvfb xdotool dbus gamemode pulseaudio pulseaudio-utils
+  need_apt "be somebody who types, plays and calls" xvfb xdotool dbus gamemode pulseaudio pulseaudio-utils pipewire \
+    pipewire-pulse wireplumber
 }
 
 need_desktop() {

@@ -31,7 +31,7 @@ async fn nothing_wakes_a_watch_while_nothing_happens() {
         runtime: Some(runtime.path().to_owned()),
         ..display.surroundings()
     };
-    let _sound = Sound::start(runtime);
+    let _sound = Sound::pulseaudio(runtime);
     let watch = watch(options(surroundings));
     until_says(&watch, "microphone", "no program listens").await;
     until_says(&watch, "GameMode", "not running").await;
