@@ -18,6 +18,7 @@ mod consumer;
 mod disk;
 pub mod hub;
 mod keyring;
+mod logind;
 mod model;
 pub mod node;
 mod process;
@@ -30,6 +31,7 @@ pub use consumer::{Answer, Consumer, Stream, text_of};
 pub use disk::SmallDisk;
 pub use hub::Hub;
 pub use keyring::Keyring;
+pub use logind::Logind;
 pub use model::{ModelServer, python};
 pub use node::Node;
 pub use process::{Process, Ran, binary};
@@ -98,8 +100,13 @@ impl System {
 
     /// The same on a model server of one's own.
     pub async fn on(model: ModelServer) -> Self {
+        Self::beside(model, Vec::new()).await
+    }
+
+    /// The same beside daemons that these variables lead to.
+    pub async fn beside(model: ModelServer, daemons: Vec<(&'static str, String)>) -> Self {
         let hub = Hub::start_with(&["--fee", "2.5"]);
-        let node = Node::start();
+        let node = Node::start_in(tempfile::tempdir().expect("a folder"), daemons);
         // A round price would hide rounding.
         node.share(&model, "1.234567").await;
         node.join(&hub, "host").await;

@@ -41,7 +41,7 @@ impl Node {
     /// The same in a home that is there, with variables of a desktop session.
     #[must_use]
     pub fn start_in(home: TempDir, session: Vec<(&'static str, String)>) -> Self {
-        let toml = "[servers]\nscan = false\n\n[share]\nidle_after = \"0s\"\nresume_hysteresis = \"0s\"\n\n[control]\nlisten = \"127.0.0.1:0\"\n";
+        let toml = "[servers]\nscan = false\n\n[share]\nidle_after = \"0s\"\nresume_hysteresis = \"0s\"\nbattery = \"1\"\nmemory_short = true\n\n[control]\nlisten = \"127.0.0.1:0\"\n";
         std::fs::write(home.path().join("idlewatt.toml"), toml).expect("a settings file");
         let (process, panel) = run(home.path(), &session);
         Self { process, panel, home, session }
@@ -143,6 +143,8 @@ pub fn command(home: &Path) -> Command {
         command.env_remove(variable);
     }
     command.env("IDLEWATT_HOME", home).env("HOME", home);
+    // Nor is it to follow this machine's own lid and sleep.
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", home.join("no-bus").display()));
     command
 }
 

@@ -383,10 +383,10 @@ async fn memory_pressure_is_read_where_no_trigger_can_be_set() {
         let text = format!("some avg10={percent} avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00\n");
         fs::write(folder.join("memory"), text).unwrap();
     };
-    tell("9.99");
+    tell("24.99");
     let watch = bus.watch();
     until(&watch, |it| it.memory_short == Some(false)).await;
-    tell("12.00");
+    tell("25.00");
     watch.attend(true);
     until(&watch, |it| it.memory_short == Some(true)).await;
 }

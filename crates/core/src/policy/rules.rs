@@ -172,7 +172,7 @@ impl<'a> Reasons<'a> {
         if machine.metered == Some(true) && !settings.metered {
             self.hold(Cause::Metered);
         }
-        if machine.memory_short == Some(true) {
+        if machine.memory_short == Some(true) && !settings.memory_short {
             self.hold(Cause::MemoryShort);
         }
         if machine.going_to_sleep {

@@ -45,6 +45,8 @@ pub struct Settings {
     pub lid_closed: bool,
     /// `share.metered`
     pub metered: bool,
+    /// `share.memory_short`
+    pub memory_short: bool,
     /// `energy.price`
     pub tariff: Option<Tariff>,
     /// `energy.max_price` of a kilowatt-hour, in the currency of the tariff.
@@ -73,6 +75,7 @@ impl Default for Settings {
             battery: Battery::Never,
             lid_closed: false,
             metered: false,
+            memory_short: false,
             tariff: None,
             max_price: None,
             thermal_limit_c: 78,

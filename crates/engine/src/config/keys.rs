@@ -282,6 +282,7 @@ pub(super) const KEYS: &[Rule] = &[
     rule("share.battery", OPEN, |it, text| put(&mut it.policy.battery, battery(text))),
     rule("share.lid_closed", OPEN, |it, text| put(&mut it.policy.lid_closed, flag(text))),
     rule("share.metered", OPEN, |it, text| put(&mut it.policy.metered, flag(text))),
+    rule("share.memory_short", OPEN, |it, text| put(&mut it.policy.memory_short, flag(text))),
     rule("share.keep_awake", OPEN, |it, text| put(&mut it.keep_awake, flag(text))),
     rule("gpus.off", OPEN, |it, text| {
         put(&mut it.gpus_off, Ok::<_, String>(list(text).map(str::to_owned).collect()))

@@ -1,7 +1,8 @@
 //! Whether programs wait for memory, as the kernel counts it: <https://docs.kernel.org/accounting/psi.html>.
 //!
-//! A trigger tells when they waited for a tenth of two seconds. Since Linux 6.5 everybody may set one, with windows of
-//! whole two seconds; where it cannot be set, the mean of ten seconds is read.
+//! A trigger tells when they waited for a quarter of two seconds: what a person notices, and more than a build or a large
+//! copy causes in passing. Since Linux 6.5 everybody may set one, with windows of whole two seconds; where it cannot be
+//! set, the mean of ten seconds is read.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -19,16 +20,16 @@ use crate::{Sight, Teller};
 
 const SUBJECT: &str = "memory";
 
-/// 200 ms of waiting in 2 s, in microseconds.
-const TRIGGER: &[u8] = b"some 200000 2000000\0";
+/// 500 ms of waiting in 2 s, in microseconds.
+const TRIGGER: &[u8] = b"some 500000 2000000\0";
 
 /// How long after the last sign memory counts as short: between two waits of a machine that swaps pass seconds.
-const HOLD: Duration = Duration::from_secs(30);
+const HOLD: Duration = Duration::from_secs(10);
 
 /// Percent of time in which some program waited, mean of ten seconds: short from here on …
-const SHORT: f64 = 10.0;
+const SHORT: f64 = 25.0;
 /// … until below this.
-const ENOUGH: f64 = 5.0;
+const ENOUGH: f64 = 10.0;
 
 pub(super) async fn follow(proc: &Path, teller: &Teller) -> Infallible {
     let path = proc.join("pressure/memory");
@@ -115,9 +116,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_short_from_ten_percent_until_below_five() {
+    fn memory_is_short_from_a_quarter_until_below_a_tenth() {
         for (before, waiting, short) in
-            [(false, 9.9, false), (false, 10.0, true), (true, 5.0, true), (true, 4.9, false)]
+            [(false, 24.9, false), (false, 25.0, true), (true, 10.0, true), (true, 9.9, false)]
         {
             assert_eq!(is_short(before, waiting), short, "{waiting}");
         }
