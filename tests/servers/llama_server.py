@@ -59,6 +59,8 @@ def main() -> None:
     args.add_argument("--ctx-size", type=int, default=None, help="context of all slots together, tokens")
     args.add_argument("--host", default="127.0.0.1", choices=["127.0.0.1"])
     args.add_argument("--n-gpu-layers", type=int, default=0, help="taken and not used: this build has no GPU")
+    args.add_argument("--tensor-split", default=None, help="taken and not used, for the same reason")
+    args.add_argument("--alias", default=None, help="what the model is called, in place of its file's name")
     args.add_argument("--slots", action="store_true", help="always on")
     args.add_argument("--no-webui", action="store_true", help="always off")
     args.add_argument("--detached", action="store_true", help="outlive the process that started it")
@@ -76,6 +78,8 @@ def main() -> None:
     params.n_ctx = args.ctx_size or args.ctx * args.parallel
     if os.environ.get("LLAMA_API_KEY"):
         params.api_keys = [os.environ["LLAMA_API_KEY"]]
+    if args.alias:
+        params.model_alias = {args.alias}
     params.n_parallel = args.parallel
     params.kv_unified = False
     params.n_gpu_layers = 0

@@ -17,7 +17,7 @@ const CELLS: u64 = 256;
 /// MB is usual with CUDA.
 pub const DRIVER: u64 = 512 << 20;
 /// What a llama-server takes in main memory beside weights, keys and values.
-const PROCESS: u64 = 256 << 20;
+const PROCESS: u64 = 128 << 20;
 /// Context of a slot and number of slots, the first that fits is taken.
 const SHAPES: [(u32, u32); 6] = [(8192, 4), (8192, 2), (4096, 2), (4096, 1), (2048, 1), (1024, 1)];
 /// With a part of the layers on the processor, answers are slow: fewer at once.
@@ -162,7 +162,7 @@ fn no_memory(header: &Header, shapes: &[(u32, u32)], room: &Room) -> NoFit {
 
 fn on_processor(header: &Header, (context, slots): (u32, u32), gpu_layers: u32) -> Plan {
     let caches = total((0..header.layers).map(|layer| cache(header, layer, context, slots)));
-    let memory = total([header.size, caches, computing(header, context, slots), PROCESS]);
+    let memory = total([header.size, caches, computing(header, context), PROCESS]);
     Plan { context, slots, gpu_layers, of_layers: header.layers + 1, cards: Vec::new(), memory }
 }
 
@@ -170,7 +170,7 @@ fn on_processor(header: &Header, (context, slots): (u32, u32), gpu_layers: u32) 
 fn on_cards(header: &Header, shape: (u32, u32), count: u32, cards: &[CardRoom]) -> Option<Plan> {
     let (context, slots) = shape;
     let whole = header.layers + 1;
-    let computing = computing(header, context, slots);
+    let computing = computing(header, context);
     let mut cards: Vec<&CardRoom> = cards.iter().collect();
     cards.sort_by_key(|it| std::cmp::Reverse(it.allowed));
     let layer = |it: u32| weights(header, it).saturating_add(cache(header, it, context, slots));
@@ -224,13 +224,13 @@ fn cache(header: &Header, layer: u32, context: u32, slots: u32) -> u64 {
 }
 
 /// What it computes in: the widest of a layer's values and of the choice among all tokens, and who may see whom.
-fn computing(header: &Header, context: u32, slots: u32) -> u64 {
+fn computing(header: &Header, context: u32) -> u64 {
     let attention = u64::from(header.heads).saturating_mul(header.key_length.into());
     let wide = attention.max(header.feed_forward.into());
-    let layer = wide.saturating_mul(3).saturating_add(4 * u64::from(header.embedding));
+    let layer = wide.saturating_mul(3).saturating_add(6 * u64::from(header.embedding));
     let values = layer.max(header.vocabulary.into()).saturating_mul(4);
-    // A mask of 32 and one of 16 bits for each token that is kept.
-    let sees = u64::from(context).next_multiple_of(CELLS) * u64::from(slots) * 6;
+    // A mask of 32 and one of 16 bits for each token that a slot keeps.
+    let sees = u64::from(context).next_multiple_of(CELLS) * 6;
     values.saturating_add(sees).saturating_mul(BATCH)
 }
 
@@ -343,10 +343,10 @@ mod tests {
         insta::assert_snapshot!(said(&[24], 32), @"all 32 layers on the GPU, 4 × 8,192 tokens, 9.8 GB of VRAM");
         insta::assert_snapshot!(said(&[8], 32), @"all 32 layers on the GPU, 2 × 8,192 tokens, 7.6 GB of VRAM");
         insta::assert_snapshot!(said(&[6], 32), @"all 32 layers on the GPU, 1 × 4,096 tokens, 6.0 GB of VRAM");
-        insta::assert_snapshot!(said(&[4], 32), @"20 of 32 layers on the GPU, the rest on the processor, 1 × 2,048 tokens, 3.9 GB of VRAM and 2.7 GB of memory");
-        insta::assert_snapshot!(said(&[4, 4], 32), @"all 32 layers on 2 GPUs, 2 × 4,096 tokens, 7.4 GB of VRAM");
-        insta::assert_snapshot!(said(&[], 32), @"on the processor, 2 × 4,096 tokens, 6.6 GB of memory");
-        insta::assert_snapshot!(said(&[1], 4), @"does not fit: it takes 5.8 GB of memory, 4.0 GB may be used");
+        insta::assert_snapshot!(said(&[4], 32), @"20 of 32 layers on the GPU, the rest on the processor, 1 × 2,048 tokens, 3.9 GB of VRAM and 2.5 GB of memory");
+        insta::assert_snapshot!(said(&[4, 4], 32), @"all 32 layers on 2 GPUs, 2 × 4,096 tokens, 7.3 GB of VRAM");
+        insta::assert_snapshot!(said(&[], 32), @"on the processor, 2 × 4,096 tokens, 6.5 GB of memory");
+        insta::assert_snapshot!(said(&[1], 4), @"does not fit: it takes 5.6 GB of memory, 4.0 GB may be used");
     }
 
     #[test]

@@ -55,10 +55,12 @@ pub(crate) async fn recognise(
     digests: &Digests,
     before: Option<Kind>,
 ) -> Result<Option<Recognised>, ServerError> {
-    if let Some(kind) = before
-        && let Some(same) = as_kind(kind, site, digests).await?
-    {
-        return Ok(Some(same));
+    if let Some(kind) = before {
+        match as_kind(kind, site, digests).await {
+            Ok(Some(same)) => return Ok(Some(same)),
+            Ok(None) | Err(ServerError::KeyNeeded | ServerError::KeyWrong) => {}
+            Err(other) => return Err(other),
+        }
     }
     // llama.cpp first, and by `/props`: other questions would wake a model that sleeps.
     if let Some(server) = as_kind(Kind::LlamaCpp, site, digests).await? {
@@ -74,7 +76,8 @@ async fn as_kind(kind: Kind, site: &Site, digests: &Digests) -> Result<Option<Re
     match kind {
         Kind::LlamaCpp => {
             let Some(server) = LlamaCpp::recognise(site, digests).await? else { return Ok(None) };
-            let ollamas = server.serves_ollama_blob().await;
+            // One whose key is known here is our own, with a file of Ollama's store.
+            let ollamas = !site.has_key() && server.serves_ollama_blob().await;
             Ok(Some(Recognised { server: Arc::new(server), ollamas }))
         }
         Kind::Ollama => Ollama::recognise(site).await.map(met),

@@ -66,6 +66,8 @@ fn is_program(path: &Path) -> bool {
 /// What the program calls its version: `version: 6123 (5a0c7e3)` is `6123 (5a0c7e3)`. Runs it, for seconds at most.
 pub async fn version(program: &Path) -> Option<String> {
     let mut command = Command::new(program);
+    // It looks for cards before it says anything, and a card that is looked at wakes.
+    command.env("CUDA_VISIBLE_DEVICES", "-1").env("HIP_VISIBLE_DEVICES", "-1");
     command
         .arg("--version")
         .stdin(Stdio::null())
