@@ -58,6 +58,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         elif self.path == "/api/ps":
             loaded = [{**model, "size_vram": 2 << 30, "context_length": 4096}] if self.server.loaded else []
             self.say({"models": loaded})
+        elif self.path == "/v1/models":
+            self.say({"object": "list", "data": [{"id": NAME, "object": "model", "created": 1, "owned_by": "library"}]})
         else:
             self.send_error(404)
 

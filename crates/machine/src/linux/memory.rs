@@ -23,6 +23,9 @@ const SUBJECT: &str = "memory";
 /// 500 ms of waiting in 2 s, in microseconds.
 const TRIGGER: &[u8] = b"some 500000 2000000\0";
 
+/// What must have been counted since the last time for that to be believed, µs: a window is not the count's.
+const WAITED: u64 = 250_000;
+
 /// How long after the last sign memory counts as short: between two waits of a machine that swaps pass seconds.
 const HOLD: Duration = Duration::from_secs(10);
 
@@ -35,7 +38,7 @@ pub(super) async fn follow(proc: &Path, teller: &Teller) -> Infallible {
     let path = proc.join("pressure/memory");
     match set_trigger(&path) {
         Ok(trigger) => {
-            let Err(error) = be_told(&trigger, teller).await;
+            let Err(error) = be_told(&trigger, &path, teller).await;
             tracing::warn!(%error, "the kernel tells no more of memory");
         }
         Err(error) => tracing::debug!(%error, "no trigger for memory pressure"),
@@ -57,7 +60,8 @@ fn set_trigger(path: &Path) -> io::Result<AsyncFd<File>> {
 }
 
 /// Ends when the trigger is lost.
-async fn be_told(trigger: &AsyncFd<File>, teller: &Teller) -> io::Result<Infallible> {
+async fn be_told(trigger: &AsyncFd<File>, path: &Path, teller: &Teller) -> io::Result<Infallible> {
+    let mut counted = total(path);
     let tell = |short| {
         teller.state(|state| state.memory_short = Some(short));
         let now = if short { "programs wait for it" } else { "nobody waits for it" };
@@ -66,19 +70,33 @@ async fn be_told(trigger: &AsyncFd<File>, teller: &Teller) -> io::Result<Infalli
     };
     tell(false);
     loop {
-        waited(trigger).await?;
+        waited(trigger, path, &mut counted).await?;
         tell(true);
-        while let Ok(again) = tokio::time::timeout(HOLD, waited(trigger)).await {
+        while let Ok(again) = tokio::time::timeout(HOLD, waited(trigger, path, &mut counted)).await {
             again?;
         }
         tell(false);
     }
 }
 
-async fn waited(trigger: &AsyncFd<File>) -> io::Result<()> {
-    let mut ready = trigger.ready(Interest::PRIORITY).await?;
-    ready.clear_ready();
-    if ready.ready().is_error() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+/// A trigger fires in its first windows whatever happened (seen on Linux 6.18): the count says whether anybody waited.
+async fn waited(trigger: &AsyncFd<File>, path: &Path, counted: &mut u64) -> io::Result<()> {
+    loop {
+        let mut ready = trigger.ready(Interest::PRIORITY).await?;
+        ready.clear_ready();
+        if ready.ready().is_error() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let before = std::mem::replace(counted, total(path));
+        if counted.saturating_sub(before) >= WAITED {
+            return Ok(());
+        }
+    }
+}
+
+/// Microseconds in which some program waited, since the start of the system; 0 where it is not told.
+fn total(path: &Path) -> u64 {
+    std::fs::read_to_string(path).ok().and_then(|text| some_total(&text)).unwrap_or(0)
 }
 
 async fn read(path: PathBuf, teller: &Teller) -> Infallible {
@@ -104,6 +122,12 @@ fn is_short(before: bool, waiting: f64) -> bool {
     waiting >= if before { ENOUGH } else { SHORT }
 }
 
+/// Out of the same line.
+fn some_total(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    line.split(' ').find_map(|word| word.strip_prefix("total="))?.parse().ok()
+}
+
 /// Out of `some avg10=0.00 avg60=0.01 avg300=0.00 total=15889249`.
 fn some_avg10(text: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
@@ -127,7 +151,7 @@ mod tests {
     #[test]
     fn pressure_is_read_as_the_kernel_writes_it_and_nothing_else_is() {
         let text = "some avg10=12.50 avg60=0.01 avg300=0.00 total=15889249\nfull avg10=90.00 avg60=0.01 avg300=0.00 total=7\n";
-        assert_eq!(some_avg10(text), Some(12.5));
+        assert_eq!((some_avg10(text), some_total(text)), (Some(12.5), Some(15_889_249)));
         assert_eq!(some_avg10("full avg10=90.00"), None);
         assert_eq!(some_avg10("some avg10=NaN"), None);
         assert_eq!(some_avg10(""), None);
