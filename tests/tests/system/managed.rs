@@ -110,12 +110,13 @@ async fn a_killed_engine_leaves_no_server_behind() {
     for _ in 0..rounds {
         let runs = || async { server(&port) };
         until(claimed(Duration::from_secs(20)), "its server runs", runs).await;
-        let killed = Command::new("kill").args(["-9", &node.process.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        // It alone, and nothing that it started.
+        node.process.tell(libc::SIGKILL);
         // A process has no words any more once its memory is the system's again.
         let gone = || async { server(&port).is_none().then_some(()) };
         let ((), took) = until(claimed(Duration::from_secs(1)), "its server is gone", gone).await;
         worst = worst.max(took);
+        assert_eq!(node.process.ended(Duration::from_secs(5)).0, 128 + libc::SIGKILL);
         node.restart();
     }
     println!("{rounds} engines killed: the server of each was gone at most {} ms later", worst.as_millis());
