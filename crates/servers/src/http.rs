@@ -71,16 +71,11 @@ impl Http {
         let refused = refused(key.is_some());
         let mut answer = keyed(request, key).timeout(within).send().await.map_err(|error| failed(&error))?;
         let status = answer.status();
-        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            return Err(refused);
-        }
         if status.is_redirection() {
             return Err(ServerError::Nonsense("a redirect, which is not followed"));
         }
-        let python = answer
-            .headers()
-            .get(SERVER)
-            .is_some_and(|it| it.to_str().is_ok_and(|it| it.starts_with("BaseHTTP/")));
+        let server = answer.headers().get(SERVER).and_then(|it| it.to_str().ok());
+        let server = server.unwrap_or_default().to_owned();
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|_| ServerError::BrokenOff)? {
             body.extend_from_slice(&chunk);
@@ -88,7 +83,7 @@ impl Http {
                 return Err(ServerError::Nonsense("longer than 1 MiB"));
             }
         }
-        Ok(Whole { status, body, python })
+        Ok(Whole { status, server, body, refused })
     }
 
     /// Sends an inference request. No time limit of its own: how long a model may think is for the caller to say.
@@ -128,24 +123,30 @@ impl Http {
 /// An answer read to its end.
 pub(crate) struct Whole {
     pub(crate) status: StatusCode,
+    /// What its `Server` header says; a name proves nothing.
+    pub(crate) server: String,
     body: Vec<u8>,
-    /// Whether Python's own little HTTP server sent it.
-    pub(crate) python: bool,
+    /// What a refusal means.
+    refused: ServerError,
 }
 
 impl Whole {
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ServerError> {
-        if self.status != StatusCode::OK {
-            return Err(ServerError::Nonsense("an error status"));
-        }
+        self.good()?;
         serde_json::from_slice(&self.body).map_err(|_| ServerError::Nonsense("not the JSON its API promises"))
     }
 
     fn text(self) -> Result<String, ServerError> {
-        if self.status != StatusCode::OK {
-            return Err(ServerError::Nonsense("an error status"));
-        }
+        self.good()?;
         String::from_utf8(self.body).map_err(|_| ServerError::Nonsense("not text"))
+    }
+
+    fn good(&self) -> Result<(), ServerError> {
+        match self.status {
+            StatusCode::OK => Ok(()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.refused.clone()),
+            _ => Err(ServerError::Nonsense("an error status")),
+        }
     }
 
     /// Whether a server that was asked to free memory agreed, going by the status alone.

@@ -60,9 +60,13 @@ struct Perf {
 }
 
 impl KoboldCpp {
+    /// It names itself, and has the endpoints that go with the name.
     pub(crate) async fn recognise(site: &Site) -> Result<Option<Self>, ServerError> {
         let version: Option<Version> = site.facts_if_any("/api/extra/version").await?;
-        let is_it = version.is_some_and(|it| it.result == "KoboldCpp");
+        if version.is_none_or(|it| it.result != "KoboldCpp") {
+            return Ok(None);
+        }
+        let is_it = site.facts_if_any::<Name>("/api/v1/model").await?.is_some();
         Ok(is_it.then(|| Self { site: site.clone(), freed: Mutex::default() }))
     }
 
@@ -83,10 +87,7 @@ impl KoboldCpp {
 
     async fn admin(&self, file: &str) -> Result<(), UnloadError> {
         let what = json!({"filename": file});
-        let answer = match self.site.tell("/api/admin/reload_config", &what, FREEING).await {
-            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => return Err(UnloadError::Refused),
-            answer => answer?,
-        };
+        let answer = self.site.tell("/api/admin/reload_config", &what, FREEING).await?;
         answer.agreed()?;
         match answer.json::<Value>()?.get("success") {
             Some(Value::Bool(true)) => Ok(()),

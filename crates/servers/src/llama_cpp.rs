@@ -3,7 +3,8 @@
 //! Facts this file rests on (llama.cpp `tools/server/README.md` and `server-models.h`, and the recorded exchanges in
 //! `tests/fixtures/llama.cpp`):
 //! - `/props` tells the build as `b1234-abcdef`, the context of one slot, and whether the model sleeps
-//!   (`--sleep-idle-seconds`). With `--api-key` it wants the key, while the list of models never does.
+//!   (`--sleep-idle-seconds`). With `--api-key` everything but `/health` wants the key; every answer's `Server` header says
+//!   `llama.cpp`.
 //! - Only `/health`, `/props`, `/models` and `/metrics` leave a sleeping model asleep. A router loads a model that a `GET`
 //!   is about unless `autoload=false` is given, and runs each in a process of its own.
 //! - A router frees a model by `POST /models/unload`, and loads it again for the next request. A single server cannot: its
@@ -62,8 +63,6 @@ struct Listed {
 struct Entry {
     id: String,
     #[serde(default)]
-    owned_by: Option<String>,
-    #[serde(default)]
     status: Option<Status>,
 }
 
@@ -102,14 +101,16 @@ impl Entry {
 
 impl LlamaCpp {
     pub(crate) async fn recognise(site: &Site, digests: &Digests) -> Result<Option<Self>, ServerError> {
-        let is_it = match site.facts::<Props>(PROPS).await {
-            Ok(props) => props.is_llama_cpp(),
-            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => {
-                let list: Result<Listed, _> = site.facts(MODELS).await;
-                list.is_ok_and(|it| it.data.iter().any(|it| it.owned_by.as_deref() == Some("llamacpp")))
-            }
-            Err(ServerError::Nonsense(_)) => false,
+        let answer = match site.get(PROPS).await {
+            Ok(answer) => answer,
+            Err(ServerError::Nonsense(_)) => return Ok(None),
             Err(other) => return Err(other),
+        };
+        let is_it = match answer.json::<Props>() {
+            Ok(props) => props.is_llama_cpp(),
+            // It tells no more without its key; with it, it is asked again.
+            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => answer.server == "llama.cpp",
+            Err(_) => false,
         };
         Ok(is_it.then(|| Self { site: site.clone(), digests: digests.clone() }))
     }

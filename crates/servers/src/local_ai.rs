@@ -82,6 +82,10 @@ impl ModelServer for LocalAi {
     }
 
     async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
+        let system: System = self.site.facts("/system").await?;
+        if !system.holds(&model.id) {
+            return Ok(());
+        }
         self.site.tell("/backend/shutdown", &json!({"model": model.id}), FREEING).await?.agreed()
     }
 

@@ -28,7 +28,7 @@ impl MlxLm {
             Err(other) => return Err(other),
         };
         let nobodys = |list: Listed| list.cards().iter().all(|card| card.owned_by.is_none());
-        let is_it = answer.python && answer.json().is_ok_and(nobodys);
+        let is_it = answer.server.starts_with("BaseHTTP/") && answer.json().is_ok_and(nobodys);
         Ok(is_it.then(|| Self { site: site.clone() }))
     }
 }

@@ -55,6 +55,12 @@ struct Tag {
     context_length: Option<u32>,
 }
 
+/// Of `/api/generate`.
+#[derive(Deserialize)]
+struct Done {
+    done: bool,
+}
+
 #[derive(Default, Deserialize)]
 struct Details {
     #[serde(default)]
@@ -122,7 +128,10 @@ impl ModelServer for Ollama {
 
     async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
         let what = json!({"model": model.id, "keep_alive": 0});
-        self.site.tell("/api/generate", &what, FREEING).await?.agreed()
+        let answer = self.site.tell("/api/generate", &what, FREEING).await?;
+        answer.agreed()?;
+        let said: Done = answer.json()?;
+        if said.done { Ok(()) } else { Err(UnloadError::Refused) }
     }
 
     async fn call(

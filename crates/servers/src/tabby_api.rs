@@ -62,7 +62,6 @@ impl TabbyApi {
         }
         let has_models = match site.get("/v1/model").await {
             Ok(answer) => answer.status != StatusCode::NOT_FOUND,
-            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => true,
             Err(ServerError::Nonsense(_)) => false,
             Err(other) => return Err(other),
         };
@@ -70,7 +69,11 @@ impl TabbyApi {
     }
 
     async fn loaded(&self) -> Result<Option<Model>, ServerError> {
-        let Some(card) = self.site.facts_if_any::<Card>("/v1/model").await? else { return Ok(None) };
+        let answer = self.site.get("/v1/model").await?;
+        if matches!(answer.status, StatusCode::BAD_REQUEST | StatusCode::SERVICE_UNAVAILABLE) {
+            return Ok(None);
+        }
+        let card: Card = answer.json()?;
         let parameters = card.parameters.unwrap_or_default();
         Ok(Some(Model {
             artefact: artefact(&card.id, Kind::TabbyApi, None),
@@ -119,11 +122,7 @@ impl ModelServer for TabbyApi {
 
     async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
         let Some(loaded) = self.loaded().await?.filter(|it| it.id == model.id) else { return Ok(()) };
-        match self.site.tell("/v1/model/unload", &Value::Null, FREEING).await {
-            Ok(answer) => answer.agreed()?,
-            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => return Err(UnloadError::Refused),
-            Err(other) => return Err(other.into()),
-        }
+        self.site.tell("/v1/model/unload", &Value::Null, FREEING).await?.agreed()?;
         self.freed(|freed| *freed = Some(Model { warm: false, ..loaded }));
         Ok(())
     }
