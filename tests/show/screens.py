@@ -166,7 +166,8 @@ def main():
             desk.card(RESTING)
             desk.home.mkdir()
             (desk.home / "idlewatt.toml").write_text(
-                f'[share]\nidle_after = "1s"\nresume_hysteresis = "0s"\n[servers]\nscan = false\n[energy]\nprice = "0.31 EUR/kWh"\n'
+                # What else runs on the machine that this runs on is not part of the picture.
+                f'[share]\nidle_after = "1s"\nresume_hysteresis = "0s"\nmemory_short = true\n[servers]\nscan = false\n[energy]\nprice = "0.31 EUR/kWh"\n'
                 f'[power]\ncap = "{LIMIT}"\n'
                 f'[devices]\nnvml = "{BIN / "libidlewatt_simnvml.so"}"\n[keys]\nstore = "file"\n[control]\nlisten = "127.0.0.1:0"\n')
             desk.start(BIN / "idlewatt", "run", says="control panel: ")
