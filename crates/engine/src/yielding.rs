@@ -132,7 +132,7 @@ impl GivingBack {
 impl Node {
     /// Goes on with a yield when a request has ended, and when a moment comes. Ends when the node stops.
     pub(crate) async fn keep_giving_back(self: Arc<Self>) {
-        let mut running = self.slots.shared();
+        let (mut running, mut config) = (self.slots.shared(), self.config.subscribe());
         loop {
             let wake = lock(&self.giving_back.machine).wake().map(|it| it.at);
             let later = async {
@@ -145,6 +145,7 @@ impl Node {
                 () = self.stop.cancelled() => return,
                 () = self.giving_back.again.notified() => continue,
                 _ = running.changed() => {}
+                _ = config.changed() => {}
                 () = later => self.stand_by(),
             }
             // Under the policy's lock, as every decision is carried out.
