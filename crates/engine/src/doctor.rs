@@ -1,10 +1,11 @@
 //! What was found on this machine, what is missing, and what to do about it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use idlewatt_control::{Actuator, Check, CheckLevel, Doctor, NetworkState};
 use idlewatt_core::device::{Scope, Sensor};
+use idlewatt_core::presence::PresenceReading;
 use idlewatt_core::sentence;
 use idlewatt_devices::{Finding, Level, Machine, refresh};
 
@@ -43,7 +44,8 @@ impl Node {
 
         let sight = self.presence.sight();
         let level = if sight.action.is_some() { Warning } else { Good };
-        put("presence", level, sight.source.clone(), sight.action.clone());
+        let what = format!("{}{}", sight.source, reading(sight.reading, Instant::now()));
+        put("presence", level, what, sight.action.clone());
         for unseen in sight.unseen {
             put("presence", Note, format!("Not seen: {unseen}"), None);
         }
@@ -198,6 +200,20 @@ fn told(sensor: &Sensor, period: Option<&Duration>) -> String {
     format!("{name} ({id}): {scope}; {method}; {refresh}{}", leaves_out.unwrap_or_default())
 }
 
+/// What a source of input says now, to follow its name; nothing where the name says it all.
+fn reading(reading: PresenceReading, now: Instant) -> String {
+    match reading {
+        PresenceReading::Active { .. } => ": somebody is here".to_owned(),
+        PresenceReading::Idle { last_input } => {
+            match now.saturating_duration_since(last_input).as_secs() / 60 {
+                0 => ": last input within a minute".to_owned(),
+                minutes => format!(": last input {minutes} min ago"),
+            }
+        }
+        PresenceReading::Headless | PresenceReading::Blind => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,5 +233,16 @@ mod tests {
         );
         sensor.leaves_out = None;
         assert!(told(&sensor, None).ends_with("did not change often enough to say how often"));
+    }
+
+    #[test]
+    fn the_source_of_input_comes_with_its_reading() {
+        let input = Instant::now();
+        let idle =
+            |secs| reading(PresenceReading::Idle { last_input: input }, input + Duration::from_secs(secs));
+        assert_eq!(idle(20), ": last input within a minute");
+        assert_eq!(idle(12 * 60), ": last input 12 min ago");
+        assert_eq!(reading(PresenceReading::Active { since: input }, input), ": somebody is here");
+        assert_eq!(reading(PresenceReading::Headless, input), "");
     }
 }

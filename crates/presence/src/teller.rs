@@ -85,6 +85,7 @@ impl Teller {
     }
 
     /// Forgets what `name` told once this is dropped: a source that is listened to no more holds nothing up.
+    #[cfg(any(target_os = "linux", test))]
     pub(crate) fn listening(&self, name: &'static str) -> Listening<'_> {
         Listening { teller: self, name }
     }
@@ -145,11 +146,13 @@ impl Teller {
 }
 
 /// See [`Teller::listening`].
+#[cfg(any(target_os = "linux", test))]
 pub(crate) struct Listening<'a> {
     teller: &'a Teller,
     name: &'static str,
 }
 
+#[cfg(any(target_os = "linux", test))]
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
         let mut seen = self.teller.seen();
