@@ -99,9 +99,9 @@ fn clause(reason: &Reason, now: &Now) -> String {
         Cause::RemoteLogin { people } => format!("{people} people are logged in over the network"),
         Cause::CannotSeeInput => "there is a screen here, and no way to see whether you use it".to_owned(),
         Cause::Game { app } => format!("a game runs ({})", app.name),
-        Cause::FullScreen { app } => format!("{} covers the screen", app.name),
-        Cause::ListedApp { app } => format!("{} runs, which is on your list", app.name),
-        Cause::InCall { app } => format!("{} uses the microphone", app.name),
+        Cause::FullScreen { app } => format!("a program covers the screen ({})", app.name),
+        Cause::ListedApp { app } => format!("a program of your list runs ({})", app.name),
+        Cause::InCall { app } => format!("the microphone is in use ({})", app.name),
         Cause::GpuInUse { by: Foreign::Load { percent, limit }, .. } => {
             format!("other programs keep a GPU {percent} % busy (up to {limit} % counts as idle)")
         }

@@ -12,7 +12,7 @@ use crate::Now;
 const RESUME_HORIZON: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// A pause is followed through at most this many moments at which it could have ended.
-const RESUME_STEPS: usize = 256;
+const RESUME_STEPS: usize = 64;
 
 /// A stretch of time in which the policy says the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +72,14 @@ pub(super) fn resumes_at(
     for _ in 0..RESUME_STEPS {
         // Sharing ends nothing, and what has no known end is not waited for.
         let ends = decision.reasons.iter().map(|reason| reason.until).collect::<Option<Vec<_>>>()?;
-        if ends.is_empty() {
+        let Some(last) = ends.into_iter().max() else {
             return (at.wall > now.wall).then(|| at.unix());
+        };
+        // Until the last of them has ended nothing is shared, whatever else comes and goes.
+        at = later(&at, Timestamp::from_millisecond(last.0).ok()?);
+        if at.wall > horizon {
+            return None;
         }
-        at = next(&decision, &at).filter(|at| at.wall < horizon)?;
         decision = policy.decide_now(settings, inputs, &at);
     }
     None
@@ -83,9 +87,12 @@ pub(super) fn resumes_at(
 
 /// The moment at which a decision may change by itself.
 fn next(decision: &Decision, at: &Now) -> Option<Now> {
-    let ahead = decision.changes_at?.duration_since(at.wall);
-    // Both clocks run on; never not at all, or looking ahead would not end.
-    Some(at.later(ahead.max(SignedDuration::from_millis(1)).unsigned_abs()))
+    Some(later(at, decision.changes_at?))
+}
+
+/// Both clocks run on; never not at all, or looking ahead would not end.
+fn later(at: &Now, wall: Timestamp) -> Now {
+    at.later(wall.duration_since(at.wall).max(SignedDuration::from_millis(1)).unsigned_abs())
 }
 
 fn alike(a: &Decision, b: &Decision) -> bool {

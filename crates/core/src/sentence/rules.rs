@@ -4,6 +4,7 @@ use idlewatt_protocol::PauseCode;
 
 use super::{gigabytes, list};
 use crate::policy::{Battery, Settings, State, Stretch, WhileItRuns};
+use crate::windows::ShareWindows;
 use crate::{Now, duration};
 
 /// The rules in force as sentences, the most telling first. `active_cap` is what is left of each cap while somebody is
@@ -36,7 +37,8 @@ pub fn rules(settings: &Settings, active_cap: u32, now: &Now) -> Vec<String> {
         });
     }
     rules.push(format!("Stops when a GPU reaches {} °C.", settings.thermal_limit_c));
-    if settings.own_devices {
+    let waits = !settings.idle_after.is_zero() && !settings.while_active;
+    if settings.own_devices && (waits || settings.windows != ShareWindows::ALWAYS) {
         rules.push("Your own devices may ask while you are here and outside these hours.".to_owned());
     }
     rules
