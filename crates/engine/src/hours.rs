@@ -1,5 +1,5 @@
 //! The diary: what the node does is noted when it changes, so that of each day's hours it can be said what became of them,
-//! also after `kill -9`. Between two changes a moment is noted now and then, when the node is awake anyway.
+//! also after `kill -9`. Between two changes a moment is noted each minute.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use crate::clock;
 use crate::desk::kept;
 use crate::node::{Node, lock};
 
-/// That nothing changed is noted this often at most.
-const BEAT: Duration = Duration::from_secs(60);
+/// That nothing changed is noted this often.
+pub(crate) const BEAT: Duration = Duration::from_secs(60);
 
-/// Looked at less often than this, the node did not run: it was stopped, or its machine frozen. It wakes each minute.
+/// Not noted for this long, the node did not run: it was stopped, or its machine frozen.
 const STALL: Duration = Duration::from_secs(180);
 
 /// A clock that differs by less from what was awaited was not set: clocks are steered all the time.
@@ -120,7 +120,7 @@ fn doing(decision: &Decision) -> Doing {
 }
 
 impl Node {
-    /// Notes what the node does now. To be called on every decision, and each minute or so between.
+    /// Notes what the node does now. To be called on every decision, and each [`BEAT`] between.
     pub(crate) fn note_doing(&self, now: &Now) {
         let doing = doing(&self.standing.borrow().decision);
         let moment = Moment { monotonic: now.monotonic, wall: now.wall, slept: idlewatt_machine::slept() };

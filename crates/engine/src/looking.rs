@@ -11,7 +11,6 @@ use idlewatt_core::policy::Cause;
 use idlewatt_protocol::Price;
 use idlewatt_servers::{DiscoverOptions, probe};
 
-use crate::clock;
 use crate::node::{Node, lock};
 use crate::problem::{of_store, sentence};
 
@@ -26,7 +25,6 @@ impl Node {
     /// Looks now and then. Ends when the node stops.
     pub(crate) async fn keep_looking(self: Arc<Self>) {
         loop {
-            self.note_doing(&clock::now());
             self.look_now().await;
             let pause = if !self.standing_may_share() {
                 RARELY

@@ -10,6 +10,8 @@ use idlewatt_core::policy::State;
 use idlewatt_machine::{KeepAwake, Sight};
 use tokio::time::timeout;
 
+use crate::clock;
+use crate::hours::BEAT;
 use crate::node::Node;
 
 /// Handing back before a sleep takes at most this long: logind waits 5 s unless it is told otherwise, and the disk is to be
@@ -27,6 +29,7 @@ impl Node {
         let mut awake = self.machine.awake();
         let mut going = false;
         loop {
+            self.note_doing(&clock::now());
             let state = *states.borrow_and_update();
             self.machine.attend(self.services.shared_and_ready().0 > 0);
             self.machine.keep_awake(self.wants_awake(state));
@@ -46,6 +49,7 @@ impl Node {
                 _ = config.changed() => {}
                 _ = changes.changed() => {}
                 _ = awake.changed() => self.shown.notify_one(),
+                () = tokio::time::sleep(BEAT) => {}
             }
         }
     }

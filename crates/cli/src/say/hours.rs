@@ -68,7 +68,14 @@ mod tests {
         };
         let slept = "Your PC slept 5 h 40 of your 9 h window.";
         let days = [day("2026-11-21", 500, 0, None), day("2026-11-20", 20, 340, Some(slept))];
-        insta::assert_snapshot!(hours(&days), @"");
-        insta::assert_snapshot!(hours(&[]), @"");
+        insta::assert_snapshot!(hours(&days), @r"
+        2026-11-21  8 h 20 shared  of 9 h  person here 40 min
+        2026-11-20  20 min shared  of 9 h  slept 5 h 40 · person here 3 h
+
+        2026-11-20: Your PC slept 5 h 40 of your 9 h window.
+
+        To keep the PC awake while it shares: `idlewatt config set share.keep_awake true`.
+        ");
+        insta::assert_snapshot!(hours(&[]), @"Nothing is known yet: Idlewatt has only just begun.");
     }
 }
