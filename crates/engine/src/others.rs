@@ -16,7 +16,7 @@ use crate::cards::UNCLAIMED;
 use crate::node::{Node, lock};
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Finer differences are nobody's news: percent, bytes.
 const STEP: (u8, u64) = (5, 100_000_000);

@@ -29,7 +29,7 @@ impl Node {
         };
         let state = standing.state();
         let sentence = match state {
-            State::Yielding => "Giving the GPU back: shared requests are being ended.".to_owned(),
+            State::Yielding => self.giving_back.sentence(),
             _ => sentence::state(&standing.decision, &scene, &now),
         };
         Status {

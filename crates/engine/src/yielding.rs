@@ -127,6 +127,15 @@ impl GivingBack {
     pub(crate) fn memory(&self) -> watch::Receiver<Memory> {
         self.memory.subscribe()
     }
+
+    /// What happens while requests are being ended, for people.
+    pub(crate) fn sentence(&self) -> String {
+        let Some(until) = lock(&self.machine).drains_until() else {
+            return "Giving the GPU back: shared requests are being ended.".to_owned();
+        };
+        let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
+        format!("Giving the GPU back: nothing new is taken, and what runs may end within {left} s.")
+    }
 }
 
 impl Node {

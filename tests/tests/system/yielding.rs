@@ -278,3 +278,33 @@ async fn a_window_that_closes_lets_a_request_end_and_a_pause_does_not() {
     assert!(!answer.done && answer.error().is_some(), "past its deadline it is cut");
     system.hub.check_ledger();
 }
+
+/// Whether a node that shares a model beside this process on its card pauses for it.
+async fn pauses_for(process: u32, model: &ModelServer) -> bool {
+    let users = json!([{ "pid": process, "vram": 8_u64 << 30, "utilisation": 80 }]);
+    let fields = json!({ "processes": users, "vram_used": 9_u64 << 30 });
+    let card = Card::start(Draws { resting: 30, working: 200 }, &fields, false);
+    let hub = Hub::start();
+    let node = Node::start_in(tempfile::tempdir().unwrap(), card.session());
+    node.set("devices.nvml", card.library().to_str().unwrap());
+    node.share(model, "1").await;
+    node.join(&hub, "host").await;
+    // Looked at each two seconds, and told by two looks.
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut seen = false;
+    while !seen && Instant::now() < end {
+        let status = node.status();
+        seen = status["reasons"].as_array().unwrap().iter().any(|it| it["code"] == "gpu_in_use");
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_program_on_the_card_is_given_way_to_and_a_model_server_is_not() {
+    let model = ModelServer::start(&["--parallel", "2", "--threads", "1"]);
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    assert!(pauses_for(other.id(), &model).await, "a program of the host's");
+    assert!(!pauses_for(model.process.id(), &model).await, "the model server itself");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
