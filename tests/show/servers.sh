@@ -19,7 +19,8 @@ awk -F'\t' '
     if (!($3 in check)) { check[$3] = ++checks; heads[checks] = $3 }
     how = $4; sub(/: .*/, " (cannot)", how)
     key = $2 SUBSEP $3
-    cell[key] = (key in cell && cell[key] != how) ? cell[key] ", " how : how
+    before = (key in cell) ? cell[key] : ""
+    cell[key] = (before == "" || before == how) ? how : before ", " how
   }
   END {
     for (s = 1; s <= servers; s++) {

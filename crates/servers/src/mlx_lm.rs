@@ -5,6 +5,7 @@
 //!   all it is told by, so another server of that kind is taken for it; both are asked the same.
 //! - `/v1/models` lists the folder of downloaded models, loaded or not, and the one it was started with. A request for
 //!   another model than the loaded one loads that in its place.
+//! - With no folder of downloaded models at all it fails inside and answers the list with nothing: then it is not found.
 //! - It answers a stream's disconnect by stopping; it frees nothing while it runs.
 
 use async_trait::async_trait;
