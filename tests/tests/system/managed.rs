@@ -18,13 +18,13 @@ fn program(node: &Node, name: &str, script: &str) -> PathBuf {
     path
 }
 
-/// The real one, in Python's clothes.
+/// The real one, in Python's clothes. What ends it with its engine is the engine's doing alone: `--detached`.
 fn llama_server(node: &Node) -> PathBuf {
     let script = here().join("servers/llama_server.py");
     program(
         node,
         "llama-server",
-        &format!("exec {} {} --threads 1 \"$@\"", python().display(), script.display()),
+        &format!("exec {} {} --detached --threads 1 \"$@\"", python().display(), script.display()),
     )
 }
 
