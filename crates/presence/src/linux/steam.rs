@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -35,6 +36,9 @@ const PLACES: [&str; 3] = [
 /// This much of the log's end is read, bytes: some hundred games.
 const END: u64 = 256 * 1024;
 
+/// After news of a launch the processes are looked at once more: the log may name a reaper a moment before it has its name.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Tells of Steam's games for as long as it is polled. A Steam that is installed later is found at the next start.
 pub(super) async fn follow(home: Option<&Path>, proc: &Path, teller: &Teller) {
     let _part = teller.listening(NAME);
@@ -54,9 +58,11 @@ async fn listen(steam: &Path, proc: &Path, teller: &Teller) -> std::io::Result<(
     let mut running: BTreeMap<u32, App> = BTreeMap::new();
     let mut ends = FuturesUnordered::new();
     let mut known = Vec::new();
+    let (mut again, mut now) = (false, false);
     loop {
         let launches = log::launches(&end_of_log(&steam.join(LOG)));
-        if launches != known {
+        let news = launches != known;
+        if news || now {
             for (pid, app) in log::alive(&launches, proc) {
                 if running.contains_key(&pid) {
                     continue;
@@ -71,6 +77,7 @@ async fn listen(steam: &Path, proc: &Path, teller: &Teller) -> std::io::Result<(
             }
             known = launches;
         }
+        (again, now) = (again || news, false);
         let games: Vec<App> = running.values().cloned().collect();
         let says = match games.len() {
             0 => "no game".to_owned(),
@@ -81,6 +88,7 @@ async fn listen(steam: &Path, proc: &Path, teller: &Teller) -> std::io::Result<(
         tokio::select! {
             changed = changes.next() => changed?,
             Some(ended) = ends.next() => drop(running.remove(&ended)),
+            () = tokio::time::sleep(AGAIN), if again => (again, now) = (false, true),
         }
     }
 }
