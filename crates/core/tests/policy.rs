@@ -298,6 +298,8 @@ fn a_battery_is_shared_on_from_the_hosts_percent_and_again_a_little_above() {
         [State::Sharing, State::Sharing, State::Paused, State::Paused, State::Paused]
     );
     assert_eq!(at(65), State::Sharing);
+    node.inputs.machine.supply = Some(Supply::Battery { percent: None });
+    assert_eq!(node.decide().state, State::Paused, "nobody tells how full it is");
     node.inputs.machine.supply = Some(Supply::Mains);
     assert_eq!(node.decide().state, State::Sharing);
 }

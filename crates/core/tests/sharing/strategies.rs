@@ -163,6 +163,33 @@ pub(crate) fn trace() -> impl Strategy<Value = Vec<(u64, Event)>> {
     proptest::collection::vec((seconds, event()), 1..40)
 }
 
+/// One or two things that come and go, seconds after each other; none of them by command of the host.
+pub(crate) fn flapping() -> impl Strategy<Value = Vec<(u64, Event)>> {
+    use Event::*;
+    const KINDS: [fn(bool) -> Event; 14] = [
+        |on| if on { Input } else { Quiet },
+        |on| if on { Blind } else { NobodyLoggedIn },
+        Locked,
+        Game,
+        FullScreen,
+        Call,
+        Lid,
+        Metered,
+        MemoryShort,
+        OwnUse,
+        |on| Listed(on, false),
+        |on| RemoteLogins(on.into()),
+        |on| Supply(on.then_some(50)),
+        |on| Heat(if on { 90 } else { 50 }),
+    ];
+    let two = (0..KINDS.len(), 0..KINDS.len());
+    let step = (1_u64..300, any::<(bool, bool)>());
+    (two, proptest::collection::vec(step, 5..60)).prop_map(|((one, other), steps)| {
+        let event = |(seconds, (which, on))| (seconds, KINDS[if which { one } else { other }](on));
+        steps.into_iter().map(event).collect()
+    })
+}
+
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     use Event::*;
     let flag = |make: fn(bool) -> Event| any::<bool>().prop_map(make).boxed();

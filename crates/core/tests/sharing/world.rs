@@ -42,11 +42,6 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Whether the host says so.
-    pub(crate) const fn is_command(self) -> bool {
-        matches!(self, Self::Pause(_) | Self::Resume | Self::ShareNow(_))
-    }
-
     pub(crate) fn happen(self, inputs: &mut Inputs, now: &Now) {
         let deadline = |seconds| Deadline::at(now.later(Duration::from_secs(seconds)).wall, now);
         let activity = &mut inputs.activity;
