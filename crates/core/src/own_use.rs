@@ -33,6 +33,9 @@ pub const LONG: u64 = 4096;
 /// Fewer bytes than these are no request with a prompt, but a ping of a connection that is kept.
 pub const SHORT: u64 = 64;
 
+/// The parts of one request, its head and its body, come together; what comes later than this is another one, or another ping.
+pub const TOGETHER: Duration = Duration::from_millis(200);
+
 /// A server that has not said within this time what it has ready is overrun: whoever waits for it waits for us. A step over
 /// a long prompt, during which llama.cpp answers nobody, is mostly shorter, and nothing could end it sooner.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -79,6 +82,8 @@ struct Open {
 #[derive(Clone, Copy, Debug)]
 struct Question {
     since: Instant,
+    /// When the last of its bytes came.
+    grew: Instant,
     bytes: u64,
     /// When the answer's first and last piece were seen, and how many were.
     answer: Option<(Instant, Instant, u32)>,
@@ -138,7 +143,10 @@ impl Open {
         (self.received, self.sent) = (seen.received, seen.sent);
         if asked > 0 {
             match &mut self.question {
-                Some(question) if question.waits() => question.bytes += asked,
+                Some(question) if question.goes_on_with(now) => {
+                    question.bytes += asked;
+                    question.grew = now;
+                }
                 question => *question = Some(Question::new(asked, now)),
             }
         }
@@ -156,11 +164,16 @@ impl Open {
 
 impl Question {
     fn new(bytes: u64, since: Instant) -> Self {
-        Self { since, bytes, answer: None, used: false }
+        Self { since, grew: since, bytes, answer: None, used: false }
     }
 
     fn waits(&self) -> bool {
         self.answer.is_none()
+    }
+
+    /// Whether bytes that come now are more of it.
+    fn goes_on_with(&self, now: Instant) -> bool {
+        self.waits() && (self.bytes >= SHORT || now.saturating_duration_since(self.grew) <= TOGETHER)
     }
 
     /// Whether somebody may still be there for it: it waits, or its answer grew just now.
