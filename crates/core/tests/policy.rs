@@ -261,9 +261,13 @@ fn behind_a_lock_the_hysteresis_is_waited_for_and_not_the_idle_time() {
     // Unlocked by a finger, with no key pressed: ten minutes from the last input are not over.
     node.inputs.activity.locked = Some(false);
     assert_eq!(codes(&node.decide()), [PauseCode::PersonHere]);
+    // The hysteresis runs from the lock, or one that comes and goes would make sharing flap.
+    node.inputs.activity.locked = Some(true);
+    assert_eq!(node.wait_for(State::Sharing), minutes(2));
+    node.inputs.activity.locked = Some(false);
     node.settings.locked_is_away = false;
     node.inputs.activity.locked = Some(true);
-    assert_eq!(node.wait_for(State::Sharing), minutes(8));
+    assert_eq!(node.wait_for(State::Sharing), minutes(6));
 }
 
 #[test]
