@@ -11,8 +11,8 @@
 //!
 //! How own use pauses sharing is the policy's.
 
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// One connection to a server, as the server's side of it counts; bytes since it was opened.

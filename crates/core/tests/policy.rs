@@ -374,10 +374,13 @@ fn what_a_person_does_cancels_and_what_a_rule_says_lets_requests_end() {
     );
     assert_eq!(told(&|node| node.inputs.own_use = true), (Some(Urgency::Now), Some(Freeing::Never)));
     // Of several the most urgent; and what the host uses is not taken away.
-    assert_eq!(told(&|node| {
+    assert_eq!(
+        told(&|node| {
             closed(node);
             game(node);
-        }), (Some(Urgency::Now), Some(Freeing::AtOnce)));
+        }),
+        (Some(Urgency::Now), Some(Freeing::AtOnce))
+    );
     let both = |node: &mut Node| {
         game(node);
         node.inputs.own_use = true;

@@ -178,7 +178,8 @@ async fn assemble(
     let server_keys = ServerKeyring::new(own_server.keys());
     Ok(Node::new(Parts {
         cards: Cards::new(&places),
-        servers: Servers::new(Arc::clone(&server_keys) as Arc<dyn ServerKeys>).map_err(|error| internal(&error))?,
+        servers: Servers::new(Arc::clone(&server_keys) as Arc<dyn ServerKeys>)
+            .map_err(|error| internal(&error))?,
         server_keys,
         services: Services::remembered(services),
         networks: Networks::remembered(rows, proxy_for(proxy.as_deref())),

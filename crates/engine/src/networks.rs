@@ -9,6 +9,7 @@ use idlewatt_networks::hub::{self, Identity, JoinError, Joined, Membership};
 use idlewatt_protocol::UnixMillis;
 use idlewatt_protocol::invite::{Invite, InviteError, check_hub_url};
 use idlewatt_store::NetworkRow;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -25,9 +26,9 @@ const AGENT: &str = concat!("idlewatt/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(crate) struct Networks {
     members: Mutex<BTreeMap<String, Member>>,
-    tasks: TaskTracker,
     /// How many of them are connected.
     connected: watch::Sender<usize>,
+    tasks: TaskTracker,
     /// From `HTTPS_PROXY`, read once.
     proxy: Option<Url>,
 }
@@ -58,7 +59,6 @@ impl Networks {
         (members.len(), connected.count())
     }
 
-    /// Names, of the connected ones where there are any.
     /// Waits until no network is connected any more.
     pub(crate) async fn left_all(&self) {
         // The sender is this one's.
@@ -71,6 +71,7 @@ impl Networks {
         self.connected.send_replace(connected);
     }
 
+    /// Names, of the connected ones where there are any.
     pub(crate) fn names(&self) -> Vec<String> {
         let members = lock(&self.members);
         let connected = |it: &&Member| it.state == NetworkState::Connected;
@@ -196,6 +197,7 @@ impl Node {
         if let Some(old) = lock(&self.networks.members).insert(membership.network.clone(), member) {
             old.stop.cancel();
         }
+        self.networks.count();
         self.networks.tasks.spawn(hub::run(membership, who, host, joined, stop));
         self.decide();
         self.offer_changed();
@@ -207,7 +209,6 @@ impl Node {
             ControlError::new(
                 Code::KeyringLocked,
                 "This node's key is not there yet.",
-        self.networks.count();
                 "A node proves who it is with its key, and the keyring has not given it.",
                 "Unlock the keyring, then try again.",
             )
@@ -246,6 +247,7 @@ impl Node {
             member.state = state;
             member.reason = reason;
         }
+        self.networks.count();
         if let Some(row) = keep {
             drop(self.store.put_network(row));
         }
@@ -257,7 +259,6 @@ impl Node {
     pub(crate) async fn network_views(&self) -> Vec<Network> {
         let day = clock::now().day();
         let last = self.store.last_requests().await.unwrap_or_default();
-        self.networks.count();
         let mut views: Vec<Network> = lock(&self.networks.members).values().map(Member::view).collect();
         for view in &mut views {
             let today = self.store.network_day(&view.id, &day).await.unwrap_or_default();

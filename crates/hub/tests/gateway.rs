@@ -570,7 +570,14 @@ async fn bad_requests_are_refused_in_openais_form() {
 async fn a_known_model_without_a_node_is_503_with_retry_after() {
     let hub = TestHub::start().await;
     let mut node = hub.node(1).await;
-    node.say(&NodeMessage::State(State { accepting: false, own: false, free_slots: 0, why: None, until: None })).await;
+    node.say(&NodeMessage::State(State {
+        accepting: false,
+        own: false,
+        free_slots: 0,
+        why: None,
+        until: None,
+    }))
+    .await;
     hub.accepting(0).await;
     let paused = hub.post("/v1/chat/completions", &chat(false)).send().await.unwrap();
     assert_eq!(paused.status(), 503);

@@ -72,7 +72,13 @@ impl Rogue {
         };
         rogue.say(&NodeMessage::Offer { services: vec![offer] }).await;
         rogue
-            .say(&NodeMessage::State(State { accepting: true, own: false, free_slots: 4, why: None, until: None }))
+            .say(&NodeMessage::State(State {
+                accepting: true,
+                own: false,
+                free_slots: 4,
+                why: None,
+                until: None,
+            }))
             .await;
         rogue
     }

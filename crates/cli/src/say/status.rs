@@ -54,7 +54,9 @@ pub(super) fn status(status: &Status, now: &Zoned) -> String {
     if let Some(awake) = status.awake {
         let says = match awake {
             Awake::Held => "kept from sleeping while it shares",
-            Awake::Released => "may sleep now: kept from it only while it shares, on the mains, with its lid open",
+            Awake::Released => {
+                "may sleep now: kept from it only while it shares, on the mains, with its lid open"
+            }
             Awake::Refused => "cannot be kept from sleeping: `idlewatt doctor` says why",
         };
         put("this PC", says.to_owned());

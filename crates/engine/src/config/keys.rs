@@ -322,9 +322,7 @@ pub(super) const KEYS: &[Rule] = &[
     rule("servers.urls", LOCAL, |it, text| put(&mut it.server_urls, urls(text))),
     rule("servers.scan", OPEN, |it, text| put(&mut it.scan, flag(text))),
     rule("managed.model", LOCAL, |it, text| put(&mut it.managed.model, path(text))),
-    rule("managed.folders", LOCAL, |it, text| {
-        put(&mut it.managed.folders, Ok::<_, String>(folders(text)))
-    }),
+    rule("managed.folders", LOCAL, |it, text| put(&mut it.managed.folders, Ok::<_, String>(folders(text)))),
     rule("managed.program", LOCAL, |it, text| put(&mut it.managed.program, path(text))),
     rule("managed.port", LOCAL, |it, text| put(&mut it.managed.port, number(text, 1024, 65_535))),
     rule("managed.context", OPEN, |it, text| {

@@ -60,7 +60,10 @@ fn a_known_model_without_a_node_is_away_and_not_unknown() {
     gone.leave(&key(1));
     assert!(matches!(gone.choose(&ask(&me, "m"), 0), Err(NoRoute::Away { why: None, .. })));
     let mut paused = router(1);
-    paused.state(&key(1), &State { accepting: false, own: false, free_slots: 0, why: Some(Class::Busy), until: None });
+    paused.state(
+        &key(1),
+        &State { accepting: false, own: false, free_slots: 0, why: Some(Class::Busy), until: None },
+    );
     assert!(matches!(paused.choose(&ask(&me, "m:q4"), 0), Err(NoRoute::Away { why: Some(Class::Busy), .. })));
 }
 

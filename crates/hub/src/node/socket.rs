@@ -18,9 +18,7 @@ use idlewatt_protocol::limits::{
     FRAMES_PER_FLUSH, HANDSHAKE_TIMEOUT, HEARTBEAT, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, MAX_NAME,
     PROTOCOL_VERSION, SUBPROTOCOL, WEBSOCKET_READ_BUFFER,
 };
-use idlewatt_protocol::message::{
-    Challenge, HubMessage, NodeMessage, Refuse, RefuseCode, Welcome,
-};
+use idlewatt_protocol::message::{Challenge, HubMessage, NodeMessage, Refuse, RefuseCode, Welcome};
 use idlewatt_protocol::receipt::{Envelope, Opener};
 use idlewatt_protocol::{Class, Nonce};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

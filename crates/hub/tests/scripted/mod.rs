@@ -271,7 +271,14 @@ impl Node {
     }
 
     pub async fn ready(&mut self, free_slots: u32) {
-        self.say(&NodeMessage::State(State { accepting: true, own: false, free_slots, why: None, until: None })).await;
+        self.say(&NodeMessage::State(State {
+            accepting: true,
+            own: false,
+            free_slots,
+            why: None,
+            until: None,
+        }))
+        .await;
     }
 
     pub async fn hear(&mut self) -> HubMessage {

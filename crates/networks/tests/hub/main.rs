@@ -126,7 +126,8 @@ async fn several_answers_run_at_once_and_a_refusal_is_told() {
     assert_eq!(peer.data().await.stream, 2, "the first answer does not hold up the second");
     one.pieces.send(piece(b"1", 1)).await.unwrap();
     assert_eq!(peer.data().await.stream, 1);
-    *node.host.state.lock().unwrap() = State { accepting: false, own: false, free_slots: 0, why: None, until: None };
+    *node.host.state.lock().unwrap() =
+        State { accepting: false, own: false, free_slots: 0, why: None, until: None };
     node.host.changes.send_modify(|version| *version += 1);
     assert!(matches!(peer.said().await, NodeMessage::State(state) if !state.accepting));
     peer.ask(3).await;
