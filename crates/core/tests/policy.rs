@@ -205,7 +205,7 @@ fn a_pause_for_an_hour_ends_after_it_although_the_clock_was_set_back_a_day() {
     let mut node = Node::new();
     node.inputs.pause = Some(pause_for(minutes(60), &node.now));
     node.decide();
-    node.now.wall = node.now.wall - SignedDuration::from_hours(24);
+    node.now.wall -= SignedDuration::from_hours(24);
     assert_eq!(node.wait_for(State::Sharing), minutes(60));
     let decision = node.decide();
     assert!(decision.since <= node.now.unix(), "nothing began later than now");
@@ -217,7 +217,7 @@ fn sharing_now_ends_after_its_time_although_the_clock_was_set_back_a_day() {
     node.settings.windows = "never".parse().unwrap();
     node.inputs.share_now_until = Some(Deadline::at(node.now.later(minutes(60)).wall, &node.now));
     assert_eq!(node.decide().state, State::Sharing);
-    node.now.wall = node.now.wall - SignedDuration::from_hours(24);
+    node.now.wall -= SignedDuration::from_hours(24);
     assert_eq!(node.wait_for(State::Paused), minutes(60));
 }
 
