@@ -97,7 +97,9 @@ impl From<&Status> for TrayView {
         if status.reasons.iter().any(|reason| reason.code == PauseCode::PausedByHost) {
             menu.push(choice("Resume sharing", Action::Resume));
         } else {
-            menu.push(choice("Give my GPU back", Action::GiveBack));
+            if matches!(status.state, State::Sharing | State::Yielding) {
+                menu.push(choice("Give my GPU back", Action::GiveBack));
+            }
             if status.share_now_until.is_some() {
                 menu.push(choice("Go by my rules again", Action::Resume));
             } else if status.reasons.iter().any(|reason| is_put_aside(reason.code)) {
@@ -293,7 +295,7 @@ mod tests {
     fn another_sentence_leaves_the_lines_and_another_choice_does_not() {
         let view = |sentence, reasons: &[_]| TrayView::from(&status(State::Paused, sentence, reasons));
         let away = view("Paused: you are here.", &[PauseCode::PersonHere]);
-        assert!(away.has_lines_of(&view("Paused: a game runs.", &[])));
+        assert!(away.has_lines_of(&view("Paused: outside your hours.", &[PauseCode::OutsideWindow])));
         assert!(!away.has_lines_of(&view("Paused by you.", &[PauseCode::PausedByHost])));
     }
 }
