@@ -132,6 +132,8 @@ pub struct Yielding {
     freed: bool,
     /// The host wants everything back, whatever else holds.
     demanded: Option<Instant>,
+    /// It was given back although the host's own use went on, which goes on still.
+    by_hand: bool,
     wake: Option<Wakeup>,
 }
 
@@ -213,7 +215,7 @@ impl Yielding {
     /// What may be done with memory for shared work; `may_load`: whether nothing but a loaded model is missing.
     #[must_use]
     pub fn memory(&self, may_load: bool) -> Memory {
-        match (may_load, self.freed) {
+        match (may_load, self.freed || self.by_hand) {
             (_, true) => Memory::Free,
             (true, false) => Memory::MayLoad,
             (false, false) => Memory::MayStay,
@@ -232,6 +234,9 @@ impl Yielding {
         let at_once = urgent.filter(|it| it.urgency == Urgency::Now);
         // A reason that comes later may want what those before let go on.
         let new = claims.iter().any(|it| self.since.get(&it.code) == Some(&now));
+        if new && running > 0 && matches!(self.stage, Stage::Cutting { .. }) {
+            effects.push(Effect::Cut);
+        }
         let begins = match self.stage {
             Stage::Serving => true,
             Stage::Stopped => new && running > 0,
@@ -295,6 +300,7 @@ impl Yielding {
         self.note_activity(settings, active, now);
         // Whatever else holds: what the host uses is not taken away.
         let used = claims.iter().any(|it| it.frees == Freeing::Never);
+        self.by_hand &= used;
         let Some(claim) = claims.iter().min_by_key(|it| it.frees) else {
             self.freed = false;
             return;
@@ -317,6 +323,7 @@ impl Yielding {
             self.freed = false;
         } else if running == 0 && (!self.freed || demanded.is_some()) {
             self.freed = true;
+            self.by_hand = used && demanded.is_some();
             self.demanded = None;
             let by_hand = demanded.map(|seen| (PauseCode::PausedByHost, seen));
             let since = self.since.get(&claim.code).copied().unwrap_or(now);

@@ -174,7 +174,16 @@ fn what_the_host_uses_is_never_unloaded_unless_the_host_asks_for_everything() {
     let effects = bench.at(2.0).step(&[OWN_USE, GAME, paused], 0);
     assert_eq!(freed_for(&effects), Some(PauseCode::PausedByHost));
     assert_eq!(bench.at(3.0).step(&[OWN_USE, GAME, paused], 0), [], "once");
+    assert_eq!(bench.yielding.memory(false), Memory::Free, "for as long as it is used");
     assert_eq!(freed_for(&bench.at(9.0).step(&[GAME, paused], 0)), Some(PauseCode::Game));
+}
+
+#[test]
+fn a_harder_reason_that_comes_while_requests_are_cut_cuts_what_was_let_go_on() {
+    let mut bench = Bench::sharing();
+    assert_eq!(bench.at(1.0).with(&[INPUT], Running { unwanted: 1, all: 2 }), [Effect::Cut]);
+    assert_eq!(bench.at(1.001).with(&[INPUT, GAME], Running { unwanted: 2, all: 2 }), [Effect::Cut]);
+    assert_eq!(bench.at(1.002).with(&[INPUT, GAME], Running { unwanted: 1, all: 1 }), []);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use idlewatt_control::{EnergySplit, Event, Gpu, Sample};
 use idlewatt_core::device::GpuReading;
 use idlewatt_core::meter::{Baselines, Meter, Place, Purpose, Split, Task, Tokens};
+use idlewatt_core::policy::{Cause, Reason};
 use idlewatt_devices::{Finding, Places, Sensors, may_serve, serving};
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Label, Milliwatts, RequestId, Usage};
@@ -312,7 +313,9 @@ impl Node {
         let config = self.config();
         let limit = config.settings().policy.thermal_limit_c;
         let hot = |it: i32| it + idlewatt_core::policy::THERMAL_HYSTERESIS_C >= limit;
-        if self.cards.hottest_c(config.settings()).is_some_and(hot) {
+        let is_said = |it: &Reason| matches!(it.cause, Cause::TooHot { .. });
+        let said = self.standing.borrow().decision.reasons.iter().any(is_said);
+        if said || self.cards.hottest_c(config.settings()).is_some_and(hot) {
             self.decide();
         }
         let now = clock::now();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use idlewatt_control::{Awake, Check, CheckLevel};
 use idlewatt_core::machine::{MachineState, Supply};
-use idlewatt_core::policy::State;
+use idlewatt_core::policy::{Cause, State};
 use idlewatt_machine::{KeepAwake, Sight};
 use tokio::time::timeout;
 
@@ -54,10 +54,20 @@ impl Node {
         }
     }
 
+    /// Whether it shares, or only waits for the idle time or the hysteresis to pass: a machine that falls asleep first would
+    /// never begin.
+    fn shares_soon(&self) -> bool {
+        let decision = &self.standing.borrow().decision;
+        let passes =
+            |cause: &Cause| matches!(cause, Cause::PersonHere { active: false, .. } | Cause::Settling);
+        decision.state == State::Sharing
+            || !decision.reasons.is_empty() && decision.reasons.iter().all(|it| passes(&it.cause))
+    }
+
     /// A machine that shares may be kept awake where the host wants that: never on battery, and never with its lid closed.
     fn wants_awake(&self, state: MachineState) -> bool {
         self.config().settings().keep_awake
-            && self.standing.borrow().decision.state == State::Sharing
+            && self.shares_soon()
             && !matches!(state.supply, Some(Supply::Battery { .. }))
             && state.lid_closed != Some(true)
             && !state.going_to_sleep
@@ -69,7 +79,9 @@ impl Node {
         let handed_back = async {
             // The sender lives as long as the node.
             drop(self.slots.shared().wait_for(|running| *running == 0).await);
-            self.sleep.send_modify(|sleep| sleep.coming = true);
+            // It may have woken, or thought better of it, meanwhile.
+            let coming = self.machine.states().borrow().going_to_sleep;
+            self.sleep.send_modify(|sleep| sleep.coming = coming);
             self.networks.left_all().await;
         };
         if timeout(BEFORE_SLEEP, handed_back).await.is_err() {

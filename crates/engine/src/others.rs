@@ -28,6 +28,8 @@ pub(crate) struct Others(Mutex<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     looked: Option<Instant>,
+    /// Where model servers listened when processes were told apart.
+    ports: BTreeSet<u16>,
     /// Processes that serve models, or may.
     servers: BTreeSet<u32>,
     /// Processes that do not.
@@ -94,6 +96,12 @@ impl Seen {
     /// Sorts every process that uses a card. Only one that is new makes it look who serves.
     fn tell_apart(&mut self, users: &[GpuProcess], ports: &BTreeSet<u16>) {
         let users: BTreeSet<u32> = users.iter().map(|it| it.pid).collect();
+        if self.ports != *ports {
+            // One that was taken for a stranger may be the server that was found since.
+            self.ports.clone_from(ports);
+            self.servers.clear();
+            self.others.clear();
+        }
         self.servers.retain(|pid| users.contains(pid));
         self.others.retain(|pid| users.contains(pid));
         if users.iter().all(|pid| self.servers.contains(pid) || self.others.contains(pid)) {

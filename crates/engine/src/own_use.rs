@@ -183,10 +183,12 @@ impl Room {
             }
             Sense::Work { asked, answer, most, more } => {
                 *most = self.running.max(*most);
-                if let Some(mut answer) = answer.take_if(|it| !it.is_empty())
-                    && let Ok(Some(busy)) = answer.try_recv()
-                {
-                    *more = if busy > *most { *more + 1 } else { 0 };
+                if let Some(mut answer) = answer.take_if(|it| !it.is_empty()) {
+                    *more = match answer.try_recv() {
+                        Ok(Some(busy)) if busy > *most => *more + 1,
+                        // Whoever tells nothing any more is not used for ever.
+                        _ => 0,
+                    };
                     *most = self.running;
                 }
                 if answer.is_none() && now.saturating_duration_since(*asked) >= ASK {

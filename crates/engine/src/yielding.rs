@@ -172,7 +172,7 @@ impl Node {
         let before = machine.wake();
         let effects = machine.step(&of_host(config.settings()), &claims, running, seen);
         let mut memory = machine.memory(decision.reasons.iter().all(|it| lets_load(&it.cause)));
-        if memory == Memory::MayLoad && self.giving_back.rests.load(Ordering::Relaxed) {
+        if memory != Memory::Free && self.giving_back.rests.load(Ordering::Relaxed) {
             memory = Memory::Rests;
         }
         let ending = machine.is_ending();
@@ -183,8 +183,9 @@ impl Node {
         // Taken before whoever runs it ends it.
         let own = self.own_server.running();
         self.giving_back.memory.send_if_modified(|it| std::mem::replace(it, memory) != memory);
-        if ending && self.standing.borrow().yielding.is_none() {
-            self.standing.send_modify(|it| it.yielding = Some(now.unix()));
+        let stopped = effects.iter().any(|it| matches!(it, Effect::Stopped(_)));
+        if !stopped && ending != self.standing.borrow().yielding.is_some() {
+            self.standing.send_modify(|it| it.yielding = ending.then(|| now.unix()));
         }
         for effect in effects {
             match effect {

@@ -1,8 +1,9 @@
 //! Whether a person uses this machine, and for what that should stay undisturbed: input from one source, and beside it what
 //! games, calls, full screens and sessions tell; one folder a platform.
 //!
-//! A source is told by the system and tells on at once; nothing here polls, but for programs of the host's list, whose
-//! start no system tells an ordinary account. Between two changes what was told holds. What follows from it (how long to wait, what to
+//! A source is told by the system wherever it can be, and tells on at once. What nobody tells is looked at: on Linux the
+//! programs of the host's list, every five seconds; on Windows and macOS also clocks of input (2 s, 1 s), full screen and
+//! what else their modules say. Between two changes what was told holds. What follows from it (how long to wait, what to
 //! stop) is the policy's, not this room's: a source knows no settings and no network.
 //!
 //! No hooks, no injection, no reading of other programs' memory, and nothing that tells which keys were pressed: a game's

@@ -16,6 +16,7 @@ use crate::teller::Teller;
 use crate::{Options, Program, Sight};
 
 mod clock;
+mod processes;
 mod screen;
 
 /// While nobody is here.
@@ -23,6 +24,8 @@ const LOOKED: Duration = Duration::from_secs(1);
 
 /// How often what nobody tells of is looked at. A program is started by hand, and that is seen within a second.
 const TURN: Duration = Duration::from_secs(5);
+
+pub(crate) use processes::processes;
 
 pub(crate) async fn input(options: Options, teller: Teller) {
     let quiet = options.quiet.max(Duration::from_millis(100));

@@ -1,10 +1,10 @@
-//! Programs that run, by name, where the system has one way to list them: Windows and macOS.
+//! Programs that run, by name, on Windows and macOS: which of the list, and which there are to choose from.
 
 use idlewatt_core::presence::{Activity, App};
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 use tokio::sync::watch;
 
 use crate::Program;
+use crate::platform::processes;
 use crate::teller::Teller;
 
 /// What Windows itself runs in every session; a Mac's own programs live below `/System`.
@@ -35,55 +35,48 @@ pub(crate) async fn look(listed: &watch::Receiver<Vec<String>>, teller: &Teller)
     teller.says("listed programs", says, Activity { listed: found, ..Activity::default() });
 }
 
-/// A process's name without `.exe`.
-#[cfg(windows)]
-pub(crate) fn name(pid: u32) -> Option<String> {
-    let pid = Pid::from_u32(pid);
-    let mut system = System::new().ok()?;
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, ProcessRefreshKind::nothing());
-    system.process(pid).map(|it| plain(&it.name().to_string_lossy()))
+/// A process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// The name of its file.
+    pub(crate) name: String,
+    /// Where its file is, where that may be known.
+    pub(crate) path: Option<String>,
+    /// Whether it is of this session.
+    pub(crate) is_mine: bool,
 }
 
 /// Of these names or paths, those that run.
 fn of(wanted: &[String]) -> Vec<App> {
-    let Some(system) = all() else { return Vec::new() };
+    let running = processes();
     let runs = |wanted: &&String| {
         let by_path = wanted.contains(['\\', '/']);
-        system.processes().values().any(|it| {
-            if by_path {
-                it.exe().is_some_and(|exe| exe.to_string_lossy().eq_ignore_ascii_case(wanted))
-            } else {
-                plain(&it.name().to_string_lossy()).eq_ignore_ascii_case(&plain(wanted))
-            }
+        running.iter().any(|it| match (by_path, &it.path) {
+            (true, Some(path)) => path.eq_ignore_ascii_case(wanted),
+            (true, None) => false,
+            (false, _) => plain(&it.name).eq_ignore_ascii_case(plain(wanted)),
         })
     };
     wanted.iter().filter(runs).map(|it| App { name: it.clone() }).collect()
 }
 
 pub(crate) fn programs() -> Vec<Program> {
-    let Some(system) = all() else { return Vec::new() };
-    let own = system.process(Pid::from_u32(std::process::id())).and_then(|it| it.session_id());
-    let mine = system.processes().values().filter(|it| it.session_id() == own && it.exe().is_some());
+    let mine = processes().into_iter().filter(|it| it.is_mine);
     mine.map(|it| {
-        let name = plain(&it.name().to_string_lossy());
-        let of_the_system = it.exe().is_some_and(|exe| exe.starts_with("/System") || exe.starts_with("/usr"));
+        let name = plain(&it.name).to_owned();
+        let of_the_system =
+            it.path.is_some_and(|path| path.starts_with("/System") || path.starts_with("/usr"));
         let likely = !of_the_system && !SYSTEM.iter().any(|it| it.eq_ignore_ascii_case(&name));
         Program { name, likely }
     })
     .collect()
 }
 
-fn all() -> Option<System> {
-    let mut system = System::new().ok()?;
-    let wanted = ProcessRefreshKind::nothing().with_exe(UpdateKind::Always);
-    system.refresh_processes_specifics(ProcessesToUpdate::All, true, wanted);
-    Some(system)
-}
-
-fn plain(name: &str) -> String {
+/// Without `.exe`.
+pub(crate) fn plain(name: &str) -> &str {
     let end = name.len().saturating_sub(4);
     match name.get(end..) {
-        Some(ending) if ending.eq_ignore_ascii_case(".exe") => name.get(..end).unwrap_or(name).to_owned(),
-        _ => name.to_owned(),
+        Some(ending) if ending.eq_ignore_ascii_case(".exe") => name.get(..end).unwrap_or(name),
+        _ => name,
     }
 }

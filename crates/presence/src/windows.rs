@@ -2,7 +2,7 @@
 //! at every five seconds because nobody tells of them, the window in front, the microphone, Steam and running programs.
 //!
 //! Raw input is registered only while nobody is here, and its data is never read: that a message came is all that is
-//! wanted. There is no hook, nothing is injected, and no other process is opened.
+//! wanted. There is no hook, nothing is injected, and no other process is opened with any right to its memory.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crate::{Options, Program, Sight};
 mod clock;
 mod ears;
 mod pads;
+mod processes;
 mod screen;
 mod used;
 
@@ -30,6 +31,8 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often what nobody tells of is looked at. A program is started by hand, and that is heard at once.
 const TURN: Duration = Duration::from_secs(5);
+
+pub(crate) use processes::processes;
 
 pub(crate) async fn input(options: Options, teller: Teller) {
     let quiet = options.quiet.max(Duration::from_millis(100));

@@ -293,7 +293,11 @@ pub(super) const KEYS: &[Rule] = &[
     rule("standby.after", OPEN, |it, text| {
         put(
             &mut it.standby_after,
-            unless_never(text, |text| duration::parse(text).map_err(|it| it.to_string())),
+            unless_never(text, |text| {
+                let after = duration::parse(text).map_err(|it| it.to_string())?;
+                let least = Duration::from_secs(1);
+                if after < least { Err("it must be at least 1s, or `never`".to_owned()) } else { Ok(after) }
+            }),
         )
     }),
     rule("own.networks", OPEN, |it, text| put(&mut it.own_networks, flag(text))),

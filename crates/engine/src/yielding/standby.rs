@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use idlewatt_core::yielding::Memory;
+use idlewatt_protocol::limits::FIRST_TOKEN_TIMEOUT;
 use idlewatt_servers::Kind;
 
 use crate::node::Node;
@@ -82,6 +83,7 @@ impl Node {
         self.rest_is_over();
         self.decide();
         let (mut memory, mut running) = (self.giving_back.memory(), self.own_server.runs());
+        let until = tokio::time::Instant::now() + FIRST_TOKEN_TIMEOUT;
         loop {
             if running.borrow_and_update().is_some() {
                 return Some(());
@@ -90,6 +92,8 @@ impl Node {
                 return None;
             }
             tokio::select! {
+                // Nobody waits longer for a first token.
+                () = tokio::time::sleep_until(until) => return None,
                 changed = memory.changed() => changed.ok()?,
                 changed = running.changed() => changed.ok()?,
             }

@@ -69,6 +69,15 @@ impl Writer {
                     return Ok(Err(NotKeptKey::TooMany));
                 }
                 let revoked = revoke_all(&tx, &node)?;
+                // Its beginning is what an operator revokes it by, and what the node says it is.
+                let is_taken: bool = tx.query_row(
+                    "SELECT count(*) > 0 FROM api_key WHERE display = ?1 AND revoked IS NULL",
+                    [&key.shown],
+                    |row| row.get(0),
+                )?;
+                if is_taken {
+                    return Ok(Err(NotKeptKey::Spent));
+                }
                 tx.execute(
                     "INSERT INTO api_key (hash, account, display, created, node) VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![key.hash.0, account.as_str(), key.shown, now().0, node.0],

@@ -13,7 +13,7 @@ use ::windows::Win32::UI::WindowsAndMessaging::{
 };
 use idlewatt_core::presence::App;
 
-use crate::running;
+use super::processes;
 
 /// Classes of the desktop itself and of the shell's own overlays, which cover a monitor and are nobody's program.
 const SHELL: [&str; 5] =
@@ -46,7 +46,7 @@ pub(super) fn covering() -> Option<App> {
         }
         let mut pid = 0;
         GetWindowThreadProcessId(window, Some(&raw mut pid));
-        Some(App { name: running::name(pid).unwrap_or_else(|| "a program".to_owned()) })
+        Some(App { name: processes::name(pid).unwrap_or_else(|| "a program".to_owned()) })
     }
 }
 
