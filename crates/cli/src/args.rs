@@ -65,7 +65,7 @@ pub(crate) enum Command {
     },
     /// Share again, as far as your rules allow.
     Resume {
-        /// Also while you are here and outside your hours, for an hour; never over a limit or during a game.
+        /// Also while you are here and outside your hours, for an hour; never over a limit, during a game or on battery.
         #[arg(long)]
         now: bool,
         /// For how long: `1h`, `90m`.
@@ -225,9 +225,9 @@ pub(crate) struct Json {
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
-    /// Share it.
+    /// Yes.
     On,
-    /// Do not.
+    /// No.
     Off,
 }
 

@@ -16,8 +16,9 @@ pub fn started_by(process: u32) -> BTreeSet<u32> {
     system::with_children(BTreeSet::from([process]))
 }
 
-/// The processes that listen on a TCP port of this machine, and all that they started; where that cannot be seen, every process of the user who listens there, whose servers are hidden from
-/// this one: none that serves is missing, and others may be among them. Empty where nothing can be seen.
+/// The processes that listen on a TCP port of this machine, and all that they started; where that cannot be seen, every
+/// process of the user who listens there, whose servers are hidden from this one: none that serves is missing, and others
+/// may be among them. Empty where nothing can be seen.
 #[must_use]
 pub fn may_serve(port: u16) -> BTreeSet<u32> {
     serving(port).unwrap_or_else(|| system::of_listener(port))
