@@ -130,7 +130,7 @@ impl Node {
             }
             KeepAwake::Released if self.config().settings().keep_awake => check(
                 CheckLevel::Good,
-                "Not kept awake now: it is only while it shares, on the mains, with its lid open".to_owned(),
+                "Not kept awake now: it is only while it shares or is about to, on the mains, with its lid open".to_owned(),
             ),
             KeepAwake::Released => {
                 check(CheckLevel::Note, "Not kept awake (share.keep_awake is off)".to_owned())
