@@ -123,7 +123,7 @@ def serve(desk, server):
     """A session of sharing: two hubs, waves of requests with pauses, some consumers that leave."""
     desk.node("config", "set", "servers.urls", server)
     # What the simulated cards draw is nobody's process, and would be taken for another program's.
-    desk.node("config", "set", "share.gpu_load", "")
+    desk.node("config", "set", "share.gpu_load", "never")
     service = until("a model is found", lambda: next((it["id"] for it in desk.node("status")["services"] if it["reachable"]), None))
     desk.node("bench", "--cap-sweep", SWEPT, "--repeats", "3")
     desk.node("share", service, "on", "--price", "800")

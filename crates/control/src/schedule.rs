@@ -22,7 +22,7 @@ pub struct Schedule {
     pub zone: String,
 }
 
-/// What the policy says of now and of the time ahead, if nothing but time changes.
+/// What the policy says of the time ahead, if whoever is here leaves now and nothing but time changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Outlook {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use idlewatt_control::{Code, ControlError, Outlook, Schedule, State, Stretch};
 use idlewatt_core::now::Deadline;
+use idlewatt_core::presence::PresenceReading;
 use idlewatt_core::{Now, policy, sentence};
 use idlewatt_protocol::UnixMillis;
 use jiff::{SignedDuration, Timestamp};
@@ -45,9 +46,14 @@ impl Node {
         Ok(self.outlook(&self.config().settings_with(edits)?, &clock::now()))
     }
 
+    /// Whoever asks is mostly sitting here, and wants to know what comes once they are gone: it is told as if they left now.
     fn outlook(&self, settings: &Settings, now: &Now) -> Outlook {
         let policy = lock(&self.policy).clone();
-        let stretches = policy.outlook(&settings.policy, &self.inputs(), now, AHEAD, MOST);
+        let mut inputs = self.inputs();
+        if matches!(inputs.presence, PresenceReading::Active { .. }) {
+            inputs.presence = PresenceReading::Idle { last_input: now.monotonic };
+        }
+        let stretches = policy.outlook(&settings.policy, &inputs, now, AHEAD, MOST);
         Outlook { stretches: stretches.iter().map(|it| view(it, now)).collect() }
     }
 

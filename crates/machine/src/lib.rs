@@ -259,3 +259,32 @@ async fn attention(wished: &mut watch::Receiver<Wishes>, wanted: bool) {
         std::future::pending::<()>().await;
     }
 }
+
+/// Keeps the machine awake for as long as that is wished, by a thing that does so while it lives.
+#[cfg(not(target_os = "linux"))]
+async fn stay_awake<T>(
+    teller: &Teller,
+    hold: impl Fn() -> Result<T, &'static str>,
+) -> std::convert::Infallible {
+    let mut wished = teller.wished.clone();
+    let mut held = None;
+    loop {
+        match (wished.borrow_and_update().awake, &held) {
+            (true, None) => match hold() {
+                Ok(holds) => {
+                    held = Some(holds);
+                    teller.held(KeepAwake::Held);
+                }
+                Err(why) => teller.held(KeepAwake::Refused { why: why.to_owned() }),
+            },
+            (false, _) => {
+                held = None;
+                teller.held(KeepAwake::Released);
+            }
+            (true, Some(_)) => {}
+        }
+        if wished.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use idlewatt_core::machine::Supply;
 use idlewatt_devices::{Places, supply};
 
-use crate::{KeepAwake, Options, Sight, Teller, until_due};
+use crate::{Options, Sight, Teller, stay_awake, until_due};
 
 mod asked;
 
@@ -21,7 +21,7 @@ pub(crate) async fn follow(_options: Options, teller: Teller) {
     for subject in ["lid", "connection"] {
         teller.sight(Sight { subject, reading: None, unseen: None });
     }
-    tokio::join!(read(&teller), stay_awake(&teller));
+    tokio::join!(read(&teller), stay_awake(&teller, asked::Assertion::stay_awake));
 }
 
 async fn read(teller: &Teller) -> Infallible {
@@ -54,30 +54,5 @@ async fn read(teller: &Teller) -> Infallible {
             teller.jumped();
         }
         before = now;
-    }
-}
-
-async fn stay_awake(teller: &Teller) -> Infallible {
-    let mut wished = teller.wished.clone();
-    let mut held: Option<asked::Assertion> = None;
-    loop {
-        let wanted = wished.borrow_and_update().awake;
-        match (wanted, held.is_some()) {
-            (true, false) => match asked::Assertion::stay_awake() {
-                Some(assertion) => {
-                    held = Some(assertion);
-                    teller.held(KeepAwake::Held);
-                }
-                None => teller.held(KeepAwake::Refused { why: "macOS took no assertion".to_owned() }),
-            },
-            (false, _) => {
-                held = None;
-                teller.held(KeepAwake::Released);
-            }
-            (true, true) => {}
-        }
-        if wished.changed().await.is_err() {
-            return std::future::pending().await;
-        }
     }
 }

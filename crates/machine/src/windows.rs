@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use self::calls::Calls;
-use crate::{KeepAwake, Options, READ, Sight, Teller, until_due};
+use crate::{Options, READ, Sight, Teller, stay_awake, until_due};
 
 mod asked;
 mod calls;
+
+pub(crate) use asked::slept;
 
 /// What makes Windows wait in its call before it sleeps: it goes on when this is dropped.
 #[derive(Debug)]
@@ -42,7 +44,11 @@ pub(crate) async fn follow(options: Options, teller: Teller) {
         reading: calls.lid.then(|| "Windows tells of it".to_owned()),
         unseen: Some("whether another screen is used"),
     });
-    tokio::join!(hear(told, &teller), read(&options, &teller), stay_awake(&teller));
+    tokio::join!(
+        hear(told, &teller),
+        read(&options, &teller),
+        stay_awake(&teller, asked::Request::stay_awake)
+    );
 }
 
 async fn hear(mut told: UnboundedReceiver<Told>, teller: &Teller) -> Infallible {
@@ -96,30 +102,3 @@ async fn read(options: &Options, teller: &Teller) -> Infallible {
         });
     }
 }
-
-async fn stay_awake(teller: &Teller) -> Infallible {
-    let mut wished = teller.wished.clone();
-    let mut held: Option<asked::Request> = None;
-    loop {
-        let wanted = wished.borrow_and_update().awake;
-        match (wanted, held.is_some()) {
-            (true, false) => match asked::Request::stay_awake() {
-                Ok(request) => {
-                    held = Some(request);
-                    teller.held(KeepAwake::Held);
-                }
-                Err(why) => teller.held(KeepAwake::Refused { why: why.to_owned() }),
-            },
-            (false, _) => {
-                held = None;
-                teller.held(KeepAwake::Released);
-            }
-            (true, true) => {}
-        }
-        if wished.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-pub(crate) use asked::slept;

@@ -38,6 +38,6 @@ fn insert_a_card(system: &System) {
     std::fs::write(library.with_file_name("simnvml.json"), card.to_string()).expect("a card");
     std::fs::copy(binary("libidlewatt_simnvml.so"), &library).expect("the simulated NVML");
     // What it draws is nobody's process, and would be taken for another program's.
-    system.node.set("share.gpu_load", "");
+    system.node.set("share.gpu_load", "never");
     system.node.set("devices.nvml", &library.display().to_string());
 }

@@ -276,9 +276,9 @@ pub(super) const KEYS: &[Rule] = &[
     rule("share.calls", OPEN, |it, text| put(&mut it.policy.calls, flag(text))),
     rule("share.apps", OPEN, |it, text| put(&mut it.policy.apps, text.parse())),
     rule("share.gpu_load", OPEN, |it, text| {
-        put(&mut it.policy.gpu_load, optional(text, |text| percent(text, 1)))
+        put(&mut it.policy.gpu_load, unless_never(text, |text| percent(text, 1)))
     }),
-    rule("share.gpu_memory", OPEN, |it, text| put(&mut it.policy.gpu_memory, optional(text, bytes))),
+    rule("share.gpu_memory", OPEN, |it, text| put(&mut it.policy.gpu_memory, unless_never(text, bytes))),
     rule("share.battery", OPEN, |it, text| put(&mut it.policy.battery, battery(text))),
     rule("share.lid_closed", OPEN, |it, text| put(&mut it.policy.lid_closed, flag(text))),
     rule("share.metered", OPEN, |it, text| put(&mut it.policy.metered, flag(text))),

@@ -47,7 +47,7 @@ fn clock(which: libc::clockid_t) -> Duration {
 pub(super) struct Assertion(IOPMAssertionID);
 
 impl Assertion {
-    pub(super) fn stay_awake() -> Option<Self> {
+    pub(super) fn stay_awake() -> Result<Self, &'static str> {
         let kind = CFString::from_static_str("PreventUserIdleSystemSleep");
         let reason = CFString::from_static_str("Idlewatt shares the GPU");
         let mut id = 0;
@@ -55,7 +55,7 @@ impl Assertion {
         let made = unsafe {
             IOPMAssertionCreateWithName(Some(&kind), kIOPMAssertionLevelOn, Some(&reason), &raw mut id)
         };
-        (made == 0).then_some(Self(id))
+        if made == 0 { Ok(Self(id)) } else { Err("macOS took no assertion") }
     }
 }
 

@@ -791,7 +791,7 @@ do: string, };
 export type Outcome = "complete" | "cancelled" | "yielded" | "failed";
 
 /**
- * What the policy says of now and of the time ahead, if nothing but time changes.
+ * What the policy says of the time ahead, if whoever is here leaves now and nothing but time changes.
  */
 export type Outlook = {
 /**
