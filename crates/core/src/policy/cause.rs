@@ -303,12 +303,11 @@ impl Cause {
     }
 
     /// Whether it is only over once it has been over for the hysteresis: what comes and goes as it likes. What the host
-    /// commands, an hour or a price brings and ends, and what is missing, ends when it ends; a person who went has been
-    /// waited for already.
+    /// commands, an hour or a price brings and ends, and what is missing, ends when it ends. A person whose idle time has
+    /// passed has been waited for; one whose session ends before that has not.
     #[must_use]
     pub const fn settles(&self) -> bool {
         match self {
-            Self::PersonHere { active, .. } => *active,
             Self::PausedByHost
             | Self::OutsideWindow
             | Self::Settling
