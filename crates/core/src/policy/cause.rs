@@ -307,18 +307,18 @@ impl Cause {
     /// passed has been waited for; one whose session ends before that has not.
     #[must_use]
     pub const fn settles(&self) -> bool {
-        match self {
+        !matches!(
+            self,
             Self::PausedByHost
-            | Self::OutsideWindow
-            | Self::Settling
-            | Self::Price { .. }
-            | Self::NothingToShare { .. }
-            | Self::NoNetwork
-            | Self::CannotKeep
-            | Self::Power(PowerStop::Off)
-            | Self::Stopping => false,
-            _ => true,
-        }
+                | Self::OutsideWindow
+                | Self::Settling
+                | Self::Price { .. }
+                | Self::NothingToShare { .. }
+                | Self::NoNetwork
+                | Self::CannotKeep
+                | Self::Power(PowerStop::Off)
+                | Self::Stopping
+        )
     }
 
     /// Whether it keeps only other people's requests away: the hours, and that somebody may sit here. The host's own
