@@ -76,6 +76,7 @@ impl Node {
         let mut policy = lock(&self.policy);
         let now = clock::now();
         let inputs = self.inputs();
+        self.look_for_programs(inputs.shared > 0);
         let decision = policy.decide(&self.config().settings().policy, &inputs, &now);
         let before = self.standing.borrow().clone();
         let changed = !says_the_same(&before.decision, &decision);
@@ -105,7 +106,6 @@ impl Node {
     pub(crate) fn inputs(&self) -> Inputs {
         let (shared, ready) = self.services.shared_and_ready();
         let (joined, connected) = self.networks.joined_and_connected();
-        self.look_for_programs(shared > 0);
         Inputs {
             presence: *self.presence.readings().borrow(),
             activity: self.presence.activity().borrow().clone(),

@@ -28,6 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::answering::{End, Pieces, Question, Step};
+use crate::clock;
 use crate::door::bears;
 use crate::node::Node;
 use crate::services::Known;
@@ -151,8 +152,8 @@ async fn answer_here(
         endpoint,
         body,
         deadlines: Deadlines {
-            first_token_ms: millis(FIRST_TOKEN_TIMEOUT),
-            between_ms: millis(BETWEEN_TOKENS_TIMEOUT),
+            first_token_ms: clock::millis(FIRST_TOKEN_TIMEOUT),
+            between_ms: clock::millis(BETWEEN_TOKENS_TIMEOUT),
         },
     };
     let pieces = Pieces::ask(question, slot);
@@ -256,8 +257,4 @@ fn error(status: StatusCode, kind: &str, code: &str, message: &str) -> Response 
 
 fn error_body(kind: &str, code: &str, message: &str) -> Value {
     json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
-}
-
-fn millis(duration: std::time::Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

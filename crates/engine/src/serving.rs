@@ -238,7 +238,7 @@ impl Record {
 
     /// Ends the record, once.
     fn end(&mut self, outcome: Outcome, usage: Usage, at: Instant, message: Option<String>) -> Finished {
-        let since = |at: Instant| millis(at.saturating_duration_since(self.begun));
+        let since = |at: Instant| clock::millis(at.saturating_duration_since(self.begun));
         let timings = Timings { first_token_ms: self.first_piece.map(since), total_ms: since(at) };
         let energy = self.node.cards.request_ended(self.row.id, at);
         let moment = |ms: u32| UnixMillis(self.row.started.0 + i64::from(ms));
@@ -366,8 +366,4 @@ fn row_outcome(outcome: Outcome) -> RowOutcome {
         Outcome::Yielded => RowOutcome::Yielded,
         Outcome::Failed => RowOutcome::Failed,
     }
-}
-
-fn millis(duration: std::time::Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

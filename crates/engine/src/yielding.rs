@@ -74,7 +74,7 @@ impl Account {
     fn of(stopped: &Stopped, now: &Now) -> Self {
         let mut it = Self::begin(stopped.cause, stopped.seen, now);
         it.requests = stopped.requests;
-        it.story.closed_ms = millis(stopped.seen, stopped.closed);
+        it.story.closed_ms = clock::millis(stopped.closed.saturating_duration_since(stopped.seen));
         it.story.drained = stopped.drained == Some(stopped.seen) && stopped.closed > stopped.seen;
         if it.story.drained {
             it.note(stopped.seen, "Nothing new was taken; what ran was let end".to_owned());
@@ -88,7 +88,7 @@ impl Account {
     }
 
     fn note(&mut self, at: Instant, text: String) {
-        self.steps.push(YieldStep { at_ms: millis(self.seen, at), text });
+        self.steps.push(YieldStep { at_ms: clock::millis(at.saturating_duration_since(self.seen)), text });
     }
 
     fn freed_ms(&self) -> Option<u32> {
@@ -280,8 +280,4 @@ fn of_host(settings: &Settings) -> yielding::Settings {
         },
         standby: settings.standby_after,
     }
-}
-
-fn millis(from: Instant, to: Instant) -> u32 {
-    u32::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u32::MAX)
 }

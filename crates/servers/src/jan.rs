@@ -11,7 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::http::Site;
-use crate::openai::{Listed, artefact};
+use crate::openai::Listed;
 use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
 
 #[derive(Debug)]
@@ -49,14 +49,7 @@ impl ModelServer for Jan {
 
     async fn models(&self) -> Result<Vec<Model>, ServerError> {
         let list: Listed = self.site.facts("/v1/models").await?;
-        let models = list.cards().into_iter().map(|card| Model {
-            artefact: artefact(&card.id, Kind::Jan, None),
-            slots: 1,
-            context: None,
-            warm: false,
-            id: card.id,
-        });
-        Ok(models.collect())
+        Ok(list.cards().into_iter().map(|card| card.model(Kind::Jan, None)).collect())
     }
 
     async fn call(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{FREEING, Site};
-use crate::openai::{Listed, artefact};
+use crate::openai::Listed;
 use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 #[derive(Debug)]
@@ -66,13 +66,10 @@ impl ModelServer for LocalAi {
         let version: Option<Version> = self.site.facts_if_any("/version").await?;
         let build = version.as_ref().and_then(|it| it.version.split(' ').next());
         let list: Listed = self.site.facts("/v1/models").await?;
-        let models = list.cards().into_iter().map(|card| Model {
-            artefact: artefact(&card.id, Kind::LocalAi, build),
-            slots: 1,
-            context: None,
-            warm: system.holds(&card.id),
-            id: card.id,
-        });
+        let models = list
+            .cards()
+            .into_iter()
+            .map(|card| Model { warm: system.holds(&card.id), ..card.model(Kind::LocalAi, build) });
         Ok(models.collect())
     }
 

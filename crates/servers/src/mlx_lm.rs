@@ -13,7 +13,7 @@ use idlewatt_protocol::message::Endpoint;
 use url::Url;
 
 use crate::http::Site;
-use crate::openai::{Listed, artefact};
+use crate::openai::Listed;
 use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
 
 #[derive(Debug)]
@@ -46,14 +46,7 @@ impl ModelServer for MlxLm {
 
     async fn models(&self) -> Result<Vec<Model>, ServerError> {
         let list: Listed = self.site.facts("/v1/models").await?;
-        let models = list.cards().into_iter().map(|card| Model {
-            artefact: artefact(&card.id, Kind::MlxLm, None),
-            slots: 1,
-            context: None,
-            warm: false,
-            id: card.id,
-        });
-        Ok(models.collect())
+        Ok(list.cards().into_iter().map(|card| card.model(Kind::MlxLm, None)).collect())
     }
 
     async fn call(

@@ -34,6 +34,19 @@ pub(crate) struct Card {
     pub(crate) max_model_len: Option<u32>,
 }
 
+impl Card {
+    /// The model, where its server tells no more than this list and perhaps its own version. A list is no proof that a model
+    /// is loaded: some list what lies on disk.
+    pub(crate) fn model(self, kind: Kind, build: Option<&str>) -> Model {
+        Model { artefact: artefact(&self.id, kind, build), slots: 1, context: None, warm: false, id: self.id }
+    }
+
+    /// The longest context that is told, tokens; zero tells none.
+    pub(crate) fn context(&self) -> Option<u32> {
+        self.max_model_len.filter(|length| *length > 0)
+    }
+}
+
 impl Listed {
     pub(crate) fn cards(self) -> Vec<Card> {
         self.data.unwrap_or_default()
@@ -81,14 +94,10 @@ impl ModelServer for OpenAi {
 
     async fn models(&self) -> Result<Vec<Model>, ServerError> {
         let list: Listed = self.site.facts("/v1/models").await?;
-        let models = list.cards().into_iter().map(|card| Model {
-            artefact: artefact(&card.id, Kind::OpenAi, None),
-            slots: 1,
-            context: card.max_model_len.filter(|length| *length > 0),
-            // A list is no proof that a model is loaded: some list what lies on disk.
-            warm: false,
-            id: card.id,
-        });
+        let models = list
+            .cards()
+            .into_iter()
+            .map(|card| Model { context: card.context(), ..card.model(Kind::OpenAi, None) });
         Ok(models.collect())
     }
 

@@ -86,7 +86,7 @@ impl ModelServer for SgLang {
         let info = self.info().await?;
         let list: Listed = self.site.facts("/v1/models").await?;
         let models = list.cards().into_iter().filter(|card| card.parent.is_none()).map(|card| {
-            let context = card.max_model_len.filter(|length| *length > 0);
+            let context = card.context();
             let fit = info.max_total_num_tokens.zip(context).map(|(room, context)| room / context);
             Model {
                 artefact: artefact(&card.id, Kind::SgLang, info.version.as_deref()),

@@ -102,7 +102,7 @@ impl ModelServer for Vllm {
         let warm = self.sleeps().await? != Some(true);
         let models = list.cards().into_iter().filter(|card| card.parent.is_none()).map(|card| {
             // An alias is the host's own choice of a name.
-            let context = card.max_model_len.filter(|length| *length > 0);
+            let context = card.context();
             Model {
                 artefact: artefact(&card.id, Kind::Vllm, Some(&version.version)),
                 slots: context.and_then(|context| fits(&metrics, context)).unwrap_or(1),

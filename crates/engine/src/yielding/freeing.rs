@@ -15,6 +15,7 @@ use idlewatt_servers::{Managed, ServerError, UnloadError, is_loopback};
 use tokio::time::timeout;
 
 use super::Account;
+use crate::clock;
 use crate::node::Node;
 use crate::services::Releasable;
 
@@ -205,7 +206,7 @@ fn told(outcomes: &[Outcome], seen: Instant) -> Told {
         Told::Unseen
     } else {
         let last = outcomes.iter().map(|it| it.at).max().unwrap_or(seen);
-        Told::Free { at_ms: super::millis(seen, last) }
+        Told::Free { at_ms: clock::millis(last.saturating_duration_since(seen)) }
     }
 }
 
