@@ -1,7 +1,6 @@
 import '@testing-library/jest-dom/vitest'
 
 import { configure } from '@testing-library/svelte'
-import { vi } from 'vitest'
 
 document.documentElement.lang = 'en'
 
@@ -24,11 +23,3 @@ Element.prototype.scrollIntoView ??= () => undefined
 globalThis.scrollTo = () => undefined
 URL.createObjectURL ??= () => 'blob:test'
 URL.revokeObjectURL ??= () => undefined
-vi.mock('uplot', () => ({
-  default: class {
-    static paths = {}
-    setSize(): void {}
-    setData(): void {}
-    destroy(): void {}
-  },
-}))

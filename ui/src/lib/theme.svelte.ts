@@ -6,19 +6,15 @@ export type Theme = (typeof themes)[number]
 
 class Look {
   theme: Theme = $state(themes.find((theme) => theme === localStorage.getItem(KEY)) ?? 'system')
-  /** Counts changes of what is drawn, for pictures that read their colours once. */
-  changes = $state(0)
 
   constructor() {
     this.#apply()
-    globalThis.matchMedia?.('(prefers-color-scheme: dark)').addEventListener('change', () => this.changes++)
   }
 
   choose(theme: Theme): void {
     this.theme = theme
     localStorage.setItem(KEY, theme)
     this.#apply()
-    this.changes++
   }
 
   #apply(): void {
