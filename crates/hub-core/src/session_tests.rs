@@ -19,6 +19,8 @@ fn request() -> Request {
         max_tokens: 10,
         price: Price::ZERO,
         deadlines: Deadlines { first_token_ms: 1, between_ms: 1 },
+        ids: false,
+        prefix: None,
     }
 }
 

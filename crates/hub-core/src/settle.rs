@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use ed25519_dalek::SigningKey;
     use idlewatt_protocol::receipt::{Energy, Timings, commitment, sign_batch};
-    use idlewatt_protocol::{Artefact, UnixMillis};
+    use idlewatt_protocol::{Artefact, Joined, UnixMillis};
 
     const SALT: Nonce = Nonce([4; 32]);
     const MOST: Most = Most { prompt: 552, completion: 100 };
@@ -213,6 +213,7 @@ mod tests {
             response_commitment: commitment(&SALT, b"Hello"),
             outcome: Outcome::Complete,
             length: 90,
+            joined: Joined::Single,
             usage: Usage { prompt: 12, completion: 3, source: UsageSource::Server },
             started: UnixMillis(1),
             timings: Timings::default(),

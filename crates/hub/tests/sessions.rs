@@ -46,10 +46,10 @@ async fn a_replayed_hello_is_refused() {
     let hello = side(&key, &challenged, Some(&token), 0).answer(&challenged, Nonce([1; 32])).unwrap();
     let mut second = hub.connect().await;
     challenge(&mut second).await;
-    say(&mut second, &NodeMessage::Hello(hello.clone())).await;
+    say(&mut second, &NodeMessage::Hello(Box::new(hello.clone()))).await;
     let Some(HubMessage::Refuse(refuse)) = hear(&mut second).await else { panic!("let in") };
     assert_eq!(refuse.code, RefuseCode::BadProof);
-    say(&mut first, &NodeMessage::Hello(hello)).await;
+    say(&mut first, &NodeMessage::Hello(Box::new(hello))).await;
     assert!(matches!(hear(&mut first).await, Some(HubMessage::Welcome(_))));
 }
 
@@ -61,7 +61,7 @@ async fn a_program_of_another_protocol_is_refused() {
     let key = SigningKey::from_bytes(&[1; 32]);
     let mut hello = side(&key, &challenged, None, 0).answer(&challenged, Nonce([1; 32])).unwrap();
     hello.version = 99;
-    say(&mut socket, &NodeMessage::Hello(hello)).await;
+    say(&mut socket, &NodeMessage::Hello(Box::new(hello))).await;
     let Some(HubMessage::Refuse(refuse)) = hear(&mut socket).await else { panic!("let in") };
     assert_eq!(refuse.code, RefuseCode::Version);
 }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::continuation::Continuation;
 use crate::id::Digest;
 use crate::limits::{MAX_CONTEXT, MAX_NAME, MAX_SLOTS};
+use crate::scope::{Region, Scope};
 use crate::units::Price;
 
 /// The exact weights and how they run. *Declared* by the node that serves it; a signature proves who said so, never
@@ -76,6 +78,8 @@ pub struct Capabilities {
     pub tools: bool,
     /// Keeps to a JSON schema.
     pub json_schema: bool,
+    /// Goes on with a partial answer.
+    pub continuation: Continuation,
 }
 
 /// One service as a node offers it to a hub. Facts about the model only: no address, no path, no host name.
@@ -98,6 +102,12 @@ pub struct ServiceOffer {
     /// Measured time to load a cold model, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u32>,
+    /// Whom the host answers with it; a node that does not say answers its circles.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Where it stands, where the host says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
 }
 
 impl ServiceOffer {
@@ -172,6 +182,8 @@ mod tests {
             capabilities: Capabilities::default(),
             warm: true,
             load_ms: None,
+            scope: Scope::Circle,
+            region: None,
         };
         assert_eq!(good.breach(), None);
         assert!(ServiceOffer { slots: 0, ..good.clone() }.breach().is_some());

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::id::{Digest, Nonce, PublicKey, SignatureBytes};
 use crate::limits::PROTOCOL_VERSION;
-use crate::message::{Challenge, Hello, InviteProof, Welcome};
+use crate::message::{Challenge, Hello, InviteProof, Resume, Welcome};
 
 const NODE_DOMAIN: &[u8] = b"idlewatt.node.v1 hello";
 const HUB_DOMAIN: &[u8] = b"idlewatt.node.v1 welcome";
@@ -44,6 +44,14 @@ impl Transcript {
             bytes.extend_from_slice(part);
         }
         bytes.extend_from_slice(&hello.posted_through.to_be_bytes());
+        // Last, and only where it is there: a hello without it has the transcript it always had.
+        if let Some(resume) = &hello.resume {
+            bytes.extend_from_slice(&resume.epoch.to_be_bytes());
+            for stream in &resume.streams {
+                bytes.extend_from_slice(&stream.stream.to_be_bytes());
+                bytes.extend_from_slice(&stream.body.to_be_bytes());
+            }
+        }
         Self(bytes)
     }
 
@@ -67,6 +75,8 @@ pub struct NodeSide<'a> {
     pub name: Option<&'a str>,
     /// The last posting kept durably.
     pub posted_through: u64,
+    /// What is left of a lost session.
+    pub resume: Option<Resume>,
 }
 
 /// Why a node does not trust a hub.
@@ -106,6 +116,7 @@ impl NodeSide<'_> {
                 .token
                 .map(|token| InviteProof { id: crate::invite::token_id(token), hmac: Digest([0; 32]) }),
             posted_through: self.posted_through,
+            resume: self.resume.clone(),
         };
         let transcript = Transcript::new(challenge, &hello);
         hello.signature = SignatureBytes(self.key.sign(&transcript.under(NODE_DOMAIN, &[])).to_bytes());
@@ -196,6 +207,7 @@ mod tests {
             agent: "t/1",
             name: None,
             posted_through: 7,
+            resume: None,
         }
     }
 
@@ -215,6 +227,7 @@ mod tests {
             account: "a".into(),
             hub_name: "h".into(),
             urls: vec![],
+            resumed: vec![],
         };
         assert_eq!(node.check_welcome(&parties.challenge, &hello, &welcome), Ok(()));
         welcome.epoch = 10;

@@ -8,6 +8,7 @@
 
 pub mod artefact;
 pub mod bench;
+pub mod continuation;
 pub mod frame;
 pub mod handshake;
 pub mod id;
@@ -17,12 +18,15 @@ pub mod message;
 pub mod node_key;
 pub mod pause;
 pub mod receipt;
+pub mod scope;
 pub mod sse;
 pub mod units;
 pub mod usage;
 
 pub use artefact::{Artefact, Capabilities, ServiceOffer};
+pub use continuation::{Continuation, Joined};
 pub use id::{Digest, Nonce, PublicKey, RequestId};
 pub use pause::{Class, PauseCode};
+pub use scope::{Region, Scope};
 pub use units::{Label, MicroCredits, Millijoules, Milliwatts, Price, UnixMillis};
 pub use usage::{Usage, UsageSource};

@@ -47,6 +47,16 @@ pub const MAX_SERVICES: usize = 64;
 /// Length of a model, service or agent name, bytes.
 pub const MAX_NAME: usize = 256;
 
+/// Bytes of an answer that a hub keeps to have it continued elsewhere, text alone; a longer answer is not continued. More
+/// than any `max_tokens` of everyday use makes.
+pub const MAX_PREFIX_BYTES: usize = 256 * 1024;
+
+/// A lost session's streams are kept this long for its node to come back, on both sides.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(60);
+
+/// Bytes of one stream's answer that a node keeps to send them again: four times what a hub may not have taken yet.
+pub const REPLAY_BYTES: usize = 1024 * 1024;
+
 /// Concurrent streams on one node session.
 pub const MAX_STREAMS: usize = 1024;
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::ServiceOffer;
+use crate::continuation::Prefix;
 use crate::id::{Digest, Nonce, PublicKey, RequestId, SignatureBytes};
 use crate::pause::Class;
 use crate::receipt::{Envelope, Receipt, Signed};
@@ -95,7 +96,7 @@ pub enum HubMessage {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum NodeMessage {
     /// The node's half of the handshake.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// Everything this node offers now; replaces the last offer.
     Offer {
         /// At most [`crate::limits::MAX_SERVICES`].
@@ -168,6 +169,28 @@ pub struct Hello {
     /// The last `posted` sequence number that the node keeps durably; the hub sends everything after it again.
     #[serde(default)]
     pub posted_through: u64,
+    /// Present when the node lost its session and goes on with its streams. Without it they are over on both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+/// The streams of a lost session that its node still has: those that run, and those that ended within
+/// [`RESUME_WINDOW`](crate::limits::RESUME_WINDOW) and were neither `posted` nor `void` yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The lost session's number. Another than the hub's last one of this node resumes nothing.
+    pub epoch: u64,
+    /// At most [`crate::limits::MAX_STREAMS`]. One that is not named is lost for the hub.
+    pub streams: Vec<ResumeStream>,
+}
+
+/// A stream that its node still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeStream {
+    /// The stream.
+    pub stream: u32,
+    /// Bytes of the request's body that the node has; the hub sends the rest.
+    pub body: u64,
 }
 
 /// Proof that the node holds an invite's token, without the token.
@@ -195,6 +218,24 @@ pub struct Welcome {
     /// Addresses of this hub, best first; the node tries them in turn.
     #[serde(default)]
     pub urls: Vec<String>,
+    /// The streams that go on; the node drops every other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<Resumed>,
+}
+
+/// A stream that goes on in a new session. The node sends its `head` where the hub has none, its answer from `offset`,
+/// and its `end` again. A `cancel` that may have been lost follows the welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The stream.
+    pub stream: u32,
+    /// Whether the hub has its `head`.
+    #[serde(default)]
+    pub has_head: bool,
+    /// Bytes of the answer that the hub has.
+    pub offset: u64,
+    /// Up to where bytes may be sent, as in `credit`.
+    pub credit: u64,
 }
 
 /// `refuse`
@@ -262,6 +303,13 @@ pub struct Request {
     pub price: crate::units::Price,
     /// Time limits.
     pub deadlines: Deadlines,
+    /// Whether each event is to carry the ids of its text, see [`crate::continuation::IDS_MEMBER`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ids: bool,
+    /// Present when the answer was begun elsewhere: the body ends with it, and `max_tokens` is what remains. The
+    /// statement's request commitment covers the body as it came, prefix included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Prefix>,
 }
 
 /// Time limits of one request, milliseconds.
@@ -317,6 +365,8 @@ pub enum RefusalCode {
     Server,
     /// The request breaks a limit.
     Limit,
+    /// This partial answer cannot be gone on with here.
+    Continuation,
 }
 
 /// How an answer ended.
@@ -448,5 +498,19 @@ mod tests {
     fn unknown_fields_are_ignored_and_unknown_types_are_not() {
         assert!(serde_json::from_str::<NodeMessage>(r#"{"type":"yield","newer":1}"#).is_ok());
         assert!(serde_json::from_str::<NodeMessage>(r#"{"type":"surprise"}"#).is_err());
+    }
+
+    #[test]
+    fn a_resumed_stream_is_named_by_absolute_positions() {
+        let resume = Resume { epoch: 4, streams: vec![ResumeStream { stream: 3, body: 70 }] };
+        assert_eq!(
+            serde_json::to_string(&resume).unwrap(),
+            r#"{"epoch":4,"streams":[{"stream":3,"body":70}]}"#
+        );
+        let resumed = Resumed { stream: 3, has_head: true, offset: 9, credit: 262_153 };
+        assert_eq!(
+            serde_json::to_string(&resumed).unwrap(),
+            r#"{"stream":3,"has_head":true,"offset":9,"credit":262153}"#
+        );
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::artefact::Artefact;
+use crate::continuation::Joined;
 use crate::id::{Digest, Nonce, PublicKey, RequestId, SignatureBytes};
 use crate::limits::MAX_BATCH;
 use crate::message::{Endpoint, Outcome};
@@ -85,7 +86,10 @@ pub struct Statement {
     pub outcome: Outcome,
     /// Bytes of the answer that this covers.
     pub length: u64,
-    /// Tokens.
+    /// How it went on from what another node delivered; `single` where it began the answer.
+    #[serde(default, skip_serializing_if = "Joined::is_single")]
+    pub joined: Joined,
+    /// Tokens. The prompt of a continued answer is what the server read: what was delivered before is in it.
     pub usage: Usage,
     /// When.
     pub started: UnixMillis,
@@ -103,7 +107,11 @@ pub struct Segment {
     pub node: PublicKey,
     /// What it declared to serve.
     pub artefact: Artefact,
-    /// Tokens as billed.
+    /// How it was joined to the segment before; `single` for the first.
+    #[serde(default, skip_serializing_if = "Joined::is_single")]
+    pub joined: Joined,
+    /// Tokens as stated, or as counted where there is no statement. The prompt of a later segment holds what was delivered
+    /// before; the consumer pays for neither again.
     pub usage: Usage,
     /// What the node's account earned.
     pub earned: MicroCredits,
@@ -146,8 +154,8 @@ pub struct Receipt {
     pub response_commitment: Digest,
     /// Who answered, in order.
     pub segments: Vec<Segment>,
-    /// How segments were joined: `single` for one segment.
-    pub joined: String,
+    /// How segments were joined: `text` where one of them was joined by its text.
+    pub joined: Joined,
     /// The agreed price.
     pub price: Price,
     /// What the consumer paid.
@@ -389,7 +397,17 @@ impl Envelope {
                     "the receipt bills other tokens than the node stated".into(),
                 ));
             }
+            if statement.joined != segment.joined {
+                return Err(VerifyError::Contradiction(
+                    "the receipt joins a segment otherwise than its node stated".into(),
+                ));
+            }
             statements.push(Some(statement));
+        }
+        if receipt.joined != Joined::weakest(receipt.segments.iter().map(|segment| segment.joined)) {
+            return Err(VerifyError::Contradiction(
+                "the receipt joins its segments otherwise as a whole".into(),
+            ));
         }
         let earned: i128 = receipt.segments.iter().map(|segment| i128::from(segment.earned.0)).sum();
         if earned + i128::from(receipt.fee.0) != i128::from(receipt.cost.0) {
@@ -505,6 +523,7 @@ mod tests {
             response_commitment: commitment(&salt, b"out"),
             outcome: Outcome::Complete,
             length: 3,
+            joined: Joined::Single,
             usage,
             started: UnixMillis(1),
             timings: Timings::default(),
@@ -526,11 +545,12 @@ mod tests {
             segments: vec![Segment {
                 node: PublicKey::from(&node),
                 artefact: artefact(),
+                joined: Joined::Single,
                 usage,
                 earned: MicroCredits(11),
                 statement: Signed::Signed(signed),
             }],
-            joined: "single".into(),
+            joined: Joined::Single,
             price: Price(1_000_000),
             cost: MicroCredits(12),
             fee: MicroCredits(1),

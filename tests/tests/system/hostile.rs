@@ -10,7 +10,7 @@ use idlewatt_protocol::invite::Invite;
 use idlewatt_protocol::limits::{MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, SUBPROTOCOL};
 use idlewatt_protocol::message::{End, HubMessage, NodeMessage, Outcome, Request, State};
 use idlewatt_protocol::usage::UsageSource;
-use idlewatt_protocol::{Artefact, Capabilities, Nonce, Price, ServiceOffer, Usage};
+use idlewatt_protocol::{Artefact, Capabilities, Nonce, Price, Scope, ServiceOffer, Usage};
 use idlewatt_tests::{Answer, Consumer, Hub};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -43,8 +43,9 @@ impl Rogue {
             agent: "rogue/1",
             name: None,
             posted_through: 0,
+            resume: None,
         };
-        rogue.say(&NodeMessage::Hello(side.answer(&challenge, Nonce([7; 32])).unwrap())).await;
+        rogue.say(&NodeMessage::Hello(Box::new(side.answer(&challenge, Nonce([7; 32])).unwrap()))).await;
         let HubMessage::Welcome(_) = rogue.next().await.expect("a welcome") else { panic!("not let in") };
         let artefact = Artefact {
             model: idlewatt_tests::MODEL.into(),
@@ -69,6 +70,8 @@ impl Rogue {
             capabilities,
             warm: true,
             load_ms: None,
+            scope: Scope::Circle,
+            region: None,
         };
         rogue.say(&NodeMessage::Offer { services: vec![offer] }).await;
         rogue
@@ -241,8 +244,9 @@ async fn without_an_invite_or_with_anothers_proof_nobody_gets_in() {
             agent: "rogue/1",
             name: None,
             posted_through: 0,
+            resume: None,
         };
-        rogue.say(&NodeMessage::Hello(side.answer(&challenge, Nonce([7; 32])).unwrap())).await;
+        rogue.say(&NodeMessage::Hello(Box::new(side.answer(&challenge, Nonce([7; 32])).unwrap()))).await;
         assert!(rogue.cut_off().await, "{token:?}");
     }
     assert_eq!(consumer.listed().await, Some(vec![]));

@@ -50,14 +50,16 @@ impl Session {
             agent: &self.intro.agent,
             name: self.intro.name.as_deref(),
             posted_through: self.intro.posted_through,
+            resume: None,
         }
     }
 
     fn answer(&mut self, challenge: Challenge) {
         match self.side().answer(&challenge, self.intro.nonce) {
             Ok(hello) => {
+                let hello = Box::new(hello);
                 self.send(&NodeMessage::Hello(hello.clone()));
-                self.stage = Stage::Welcome { challenge, hello: Box::new(hello) };
+                self.stage = Stage::Welcome { challenge, hello };
             }
             Err(distrust) => self.close(Closed::Distrusted(distrust)),
         }

@@ -8,7 +8,7 @@ use idlewatt_protocol::frame::{Frame, Kind};
 use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_FRAME_PAYLOAD, STREAM_WINDOW};
 use idlewatt_protocol::message::Request;
 use idlewatt_protocol::receipt::{Commitment, Statement, commitment};
-use idlewatt_protocol::{Digest, PublicKey, Usage};
+use idlewatt_protocol::{Digest, Joined, PublicKey, Usage};
 
 use crate::work::{Ask, Finished, Piece};
 
@@ -250,6 +250,7 @@ impl Stream {
             response_commitment: finish.response_commitment,
             outcome: finished.outcome,
             length: finish.length,
+            joined: self.request.prefix.map_or(Joined::Single, |prefix| prefix.joined()),
             usage: finish.usage,
             started: finished.started,
             timings: finished.timings,

@@ -4,7 +4,9 @@ use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, HubMessage, 
 use idlewatt_protocol::receipt::{
     Energy, RECEIPT_TYPE, Receipt, Segment, Signed, Timings, commitment, sign_batch,
 };
-use idlewatt_protocol::{Artefact, Capabilities, Digest, MicroCredits, Price, UnixMillis, UsageSource};
+use idlewatt_protocol::{
+    Artefact, Capabilities, Digest, Joined, MicroCredits, Price, Scope, UnixMillis, UsageSource,
+};
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -67,7 +69,7 @@ impl Bench {
 
     fn hello(&mut self) -> Hello {
         match self.messages().pop() {
-            Some(NodeMessage::Hello(hello)) => hello,
+            Some(NodeMessage::Hello(hello)) => *hello,
             other => panic!("no hello but {other:?}"),
         }
     }
@@ -130,11 +132,12 @@ impl Bench {
             segments: vec![Segment {
                 node,
                 artefact: artefact(),
+                joined: Joined::Single,
                 usage: tokens(1),
                 earned: MicroCredits(1),
                 statement: Signed::Unsigned("node lost".into()),
             }],
-            joined: "single".into(),
+            joined: Joined::Single,
             price: Price(1),
             cost: MicroCredits(1),
             fee: MicroCredits(0),
@@ -160,6 +163,8 @@ impl Bench {
             max_tokens: 64,
             price: Price(1),
             deadlines: Deadlines { first_token_ms: 1000, between_ms: 1000 },
+            ids: false,
+            prefix: None,
         }));
     }
 
@@ -281,6 +286,8 @@ fn offer_and_state_are_sent_when_they_change_and_not_otherwise() {
         capabilities: Capabilities::default(),
         warm: true,
         load_ms: None,
+        scope: Scope::Circle,
+        region: None,
     };
     let too_many = ServiceOffer { slots: 0, ..service.clone() };
     let state = State { accepting: true, own: false, free_slots: 1, why: None, until: None };

@@ -46,5 +46,6 @@ pub(super) fn union(a: Capabilities, b: Capabilities) -> Capabilities {
         logprobs: a.logprobs || b.logprobs,
         tools: a.tools || b.tools,
         json_schema: a.json_schema || b.json_schema,
+        continuation: a.continuation.max(b.continuation),
     }
 }

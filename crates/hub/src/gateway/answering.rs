@@ -300,6 +300,8 @@ impl Answering {
             max_tokens: most.completion,
             price,
             deadlines,
+            ids: false,
+            prefix: None,
         };
         let Some(stream) = link.open(message, most, &body) else { return Ok(false) };
         self.answered = Some(slot.choice.clone());

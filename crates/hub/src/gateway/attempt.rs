@@ -429,7 +429,7 @@ fn refused(code: RefusalCode) -> Failure {
             ..failure("")
         },
         RefusalCode::Paused => failure("The node stopped sharing. Try again."),
-        RefusalCode::Service | RefusalCode::Limit => {
+        RefusalCode::Service | RefusalCode::Limit | RefusalCode::Continuation => {
             failure("The node does not take this request. Try again.")
         }
         RefusalCode::Server => failure("The node's model server does not answer. Try again."),

@@ -6,7 +6,7 @@ use idlewatt_hub_core::session::Breach;
 use idlewatt_hub_core::settle::{Delivered, believe};
 use idlewatt_protocol::limits::STATEMENT_TIMEOUT;
 use idlewatt_protocol::receipt::Signed;
-use idlewatt_protocol::{Artefact, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
+use idlewatt_protocol::{Artefact, Digest, Joined, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -68,8 +68,13 @@ pub(super) async fn settle(mut settling: Settling) {
         salt: settling.salt,
         request_commitment: settling.request_commitment,
         response_commitment: settling.delivered.tally.commitment(),
-        segments: vec![SegmentFacts { node: settling.node, artefact: settling.artefact, usage, statement }],
-        joined: "single".into(),
+        segments: vec![SegmentFacts {
+            node: settling.node,
+            artefact: settling.artefact,
+            joined: Joined::Single,
+            usage,
+            statement,
+        }],
         price: settling.price,
         verification: "declared".into(),
         started: settling.started,

@@ -140,7 +140,7 @@ async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, R
     if hub.is_draining() {
         return Some(Err(refuse(RefuseCode::Busy, "The hub stops now. Trying again later.")));
     }
-    let login = match hub.store.login(challenge.clone(), hello.clone()).await {
+    let login = match hub.store.login(challenge.clone(), (*hello).clone()).await {
         Ok(login) => login,
         Err(refuse) => return Some(Err(refuse)),
     };
@@ -151,13 +151,14 @@ async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, R
         account: login.account.to_string(),
         hub_name: hub.name.clone(),
         urls: hub.urls.clone(),
+        resumed: Vec::new(),
     };
     say(socket, &HubMessage::Welcome(welcome)).await?;
     Some(Ok(Joined {
         node: hello.node_key,
         account: login.account,
         epoch: login.epoch,
-        agent: hello.agent,
+        agent: hello.agent.clone(),
         posted_through: hello.posted_through,
     }))
 }

@@ -9,7 +9,7 @@ use idlewatt_hub_core::ledger::{
 use idlewatt_protocol::limits::MAX_BATCH;
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted};
 use idlewatt_protocol::receipt::{Envelope, RECEIPT_TYPE, Receipt, ReceiptFile, Segment, Signed, sign_batch};
-use idlewatt_protocol::{Artefact, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
+use idlewatt_protocol::{Artefact, Digest, Joined, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::journal::{SqliteJournal, account_at};
@@ -35,8 +35,6 @@ pub struct Settlement {
     pub response_commitment: Digest,
     /// Who answered, in order; usage within the bounds of admission.
     pub segments: Vec<SegmentFacts>,
-    /// How segments were joined: `single`.
-    pub joined: String,
     /// The agreed price.
     pub price: Price,
     /// What is known of the artefact: `declared`.
@@ -52,6 +50,8 @@ pub struct SegmentFacts {
     pub node: PublicKey,
     /// What it declared to serve.
     pub artefact: Artefact,
+    /// How it went on from the segment before.
+    pub joined: Joined,
     /// Tokens to be billed.
     pub usage: Usage,
     /// Its own word, checked by the gateway, or why there is none.
@@ -206,6 +206,7 @@ impl Writer {
         let segments = settlement.segments.iter().zip(&bill.earned).map(|(segment, earned)| Segment {
             node: segment.node,
             artefact: segment.artefact.clone(),
+            joined: segment.joined,
             usage: segment.usage,
             earned: *earned,
             statement: segment.statement.clone(),
@@ -221,7 +222,7 @@ impl Writer {
             request_commitment: settlement.request_commitment,
             response_commitment: settlement.response_commitment,
             segments: segments.collect(),
-            joined: settlement.joined.clone(),
+            joined: Joined::weakest(settlement.segments.iter().map(|segment| segment.joined)),
             price: settlement.price,
             cost: bill.cost,
             fee: bill.fee,

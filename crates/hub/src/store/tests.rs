@@ -12,7 +12,7 @@ use idlewatt_protocol::invite::Invite;
 use idlewatt_protocol::limits::PROTOCOL_VERSION;
 use idlewatt_protocol::message::{Challenge, Endpoint, Hello, Outcome, Refuse};
 use idlewatt_protocol::receipt::Signed;
-use idlewatt_protocol::{Artefact, Digest, Nonce, Price, RequestId, UnixMillis, Usage, UsageSource};
+use idlewatt_protocol::{Artefact, Digest, Joined, Nonce, Price, RequestId, UnixMillis, Usage, UsageSource};
 
 use super::*;
 
@@ -85,8 +85,7 @@ fn settlement(reservation: Reservation, node: PublicKey, tokens: u32) -> Settlem
         salt: Nonce([3; 32]),
         request_commitment: Digest([4; 32]),
         response_commitment: Digest([5; 32]),
-        segments: vec![SegmentFacts { node, artefact, usage, statement }],
-        joined: "single".into(),
+        segments: vec![SegmentFacts { node, artefact, joined: Joined::Single, usage, statement }],
         price: Price(1_000_000),
         verification: "declared".into(),
         started: UnixMillis(1),

@@ -22,7 +22,7 @@ use idlewatt_protocol::receipt::{
     Energy, Receipt, ReceiptFile, STATEMENT_TYPE, Statement, Timings, Verified, commitment, sign_batch,
 };
 use idlewatt_protocol::{
-    Artefact, Capabilities, MicroCredits, Nonce, Price, PublicKey, ServiceOffer, UnixMillis, Usage,
+    Artefact, Capabilities, MicroCredits, Nonce, Price, PublicKey, Scope, ServiceOffer, UnixMillis, Usage,
     UsageSource,
 };
 use serde_json::{Value, json};
@@ -195,6 +195,8 @@ pub fn offer() -> ServiceOffer {
         },
         warm: true,
         load_ms: None,
+        scope: Scope::Circle,
+        region: None,
     }
 }
 
@@ -251,7 +253,7 @@ impl Node {
         let challenge = challenge(&mut socket).await;
         let side = side(&key, &challenge, token, posted_through);
         let hello = side.answer(&challenge, Nonce([seed; 32])).unwrap();
-        say(&mut socket, &NodeMessage::Hello(hello.clone())).await;
+        say(&mut socket, &NodeMessage::Hello(Box::new(hello.clone()))).await;
         match hear(&mut socket).await {
             Some(HubMessage::Welcome(welcome)) => {
                 side.check_welcome(&challenge, &hello, &welcome).unwrap();

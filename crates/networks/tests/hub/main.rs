@@ -19,7 +19,9 @@ use idlewatt_protocol::message::{
 use idlewatt_protocol::receipt::{
     RECEIPT_TYPE, Receipt, STATEMENT_TYPE, Segment, Signed, Statement, commitment, sign_batch,
 };
-use idlewatt_protocol::{Digest, MicroCredits, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
+use idlewatt_protocol::{
+    Digest, Joined, MicroCredits, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage,
+};
 use scripted::{Heard, Hub, Node, Peer, artefact, identity, piece, soon, tokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -47,11 +49,12 @@ fn posted(seq: u64, stream: u8) -> HubMessage {
         segments: vec![Segment {
             node,
             artefact: artefact(),
+            joined: Joined::Single,
             usage: tokens(2),
             earned: MicroCredits(5),
             statement: Signed::Unsigned("node lost".into()),
         }],
-        joined: "single".into(),
+        joined: Joined::Single,
         price: Price(1),
         cost: MicroCredits(5),
         fee: MicroCredits(0),
@@ -379,7 +382,7 @@ async fn a_machine_that_wakes_does_not_wait_to_dial_again() {
 #[tokio::test]
 async fn an_invite_is_proven_and_its_connection_becomes_the_session() {
     let mut hub = Hub::start().await;
-    let invite = Invite { hub: hub.url(), key: hub.public(), token: "tok-en".into() };
+    let invite = Invite { hubs: vec![hub.url()], key: hub.public(), token: "tok-en".into() };
     let joining = tokio::spawn(async move { join(&invite, &identity(), None).await });
     let mut peer = hub.accept().await;
     let challenge = hub.challenge();
@@ -402,7 +405,7 @@ async fn a_hub_behind_a_proxy_is_reached_by_a_tunnel_or_not_at_all() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = proxy_for(Some(&format!("http://{}", listener.local_addr().unwrap()))).unwrap();
     let invite =
-        Invite { hub: "https://hub.example".parse().unwrap(), key: PublicKey([9; 32]), token: "t".into() };
+        Invite { hubs: vec!["https://hub.example".parse().unwrap()], key: PublicKey([9; 32]), token: "t".into() };
     let joining = tokio::spawn(async move { join(&invite, &identity(), Some(&proxy)).await });
     let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
     let mut head = Vec::new();
@@ -424,7 +427,7 @@ async fn a_failed_join_says_which_way_it_failed() {
         (RefuseCode::InviteUnknown, JoinError::Foreign),
     ] {
         let mut hub = Hub::start().await;
-        let invite = Invite { hub: hub.url(), key: hub.public(), token: "t".into() };
+        let invite = Invite { hubs: vec![hub.url()], key: hub.public(), token: "t".into() };
         let joining = tokio::spawn(async move { join(&invite, &identity(), None).await });
         let mut peer = hub.accept().await;
         let challenge = hub.challenge();
@@ -435,7 +438,7 @@ async fn a_failed_join_says_which_way_it_failed() {
     }
 
     let mut hub = Hub::start().await;
-    let invite = Invite { hub: hub.url(), key: PublicKey([9; 32]), token: "t".into() };
+    let invite = Invite { hubs: vec![hub.url()], key: PublicKey([9; 32]), token: "t".into() };
     let joining = tokio::spawn(async move { join(&invite, &identity(), None).await });
     let mut peer = hub.accept().await;
     let challenge: Challenge = hub.challenge();
@@ -443,6 +446,6 @@ async fn a_failed_join_says_which_way_it_failed() {
     assert!(matches!(soon("the join", joining).await.unwrap(), Err(JoinError::WrongKey(_))));
 
     let url = Hub::start().await.url();
-    let away = Invite { hub: url, key: hub.public(), token: "t".into() };
+    let away = Invite { hubs: vec![url], key: hub.public(), token: "t".into() };
     assert!(matches!(join(&away, &identity(), None).await, Err(JoinError::Down(_))));
 }

@@ -21,7 +21,8 @@ use idlewatt_protocol::message::{
 };
 use idlewatt_protocol::receipt::{Energy, Envelope, STATEMENT_TYPE, Statement, Timings, sign_batch};
 use idlewatt_protocol::{
-    Artefact, Capabilities, Nonce, Price, PublicKey, RequestId, ServiceOffer, UnixMillis, Usage, UsageSource,
+    Artefact, Capabilities, Nonce, Price, PublicKey, RequestId, Scope, ServiceOffer, UnixMillis, Usage,
+    UsageSource,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -89,6 +90,7 @@ impl Hub {
             account: "anna".into(),
             hub_name: "test hub".into(),
             urls: vec![],
+            resumed: vec![],
         }
     }
 
@@ -151,7 +153,7 @@ impl Peer {
 
     pub(crate) async fn hello(&mut self) -> Hello {
         match self.said().await {
-            NodeMessage::Hello(hello) => hello,
+            NodeMessage::Hello(hello) => *hello,
             other => panic!("{other:?}"),
         }
     }
@@ -174,6 +176,8 @@ impl Peer {
             max_tokens: 64,
             price: Price(1),
             deadlines: Deadlines { first_token_ms: 1000, between_ms: 1000 },
+            ids: false,
+            prefix: None,
         };
         self.say(&HubMessage::Request(request)).await;
         for (offset, payload) in [(0, body.slice(..6)), (6, body.slice(6..))] {
@@ -291,6 +295,8 @@ impl Host for Scripted {
             capabilities: Capabilities::default(),
             warm: true,
             load_ms: None,
+            scope: Scope::Circle,
+            region: None,
         }]
     }
 

@@ -171,7 +171,11 @@ tools: boolean,
 /**
  * Keeps to a JSON schema.
  */
-json_schema: boolean, };
+json_schema: boolean,
+/**
+ * Goes on with a partial answer.
+ */
+continuation: Continuation, };
 
 /**
  * One thing looked at.
@@ -228,6 +232,11 @@ about: string,
  * Whether only the command line may set it.
  */
 local_only: boolean, };
+
+/**
+ * How a service was *seen* to go on with a partial answer; each includes what stands before it.
+ */
+export type Continuation = "none" | "text" | "ids";
 
 /**
  * What happened, what it means, what to do, in that order.
@@ -488,6 +497,11 @@ idle_mw?: Milliwatts,
  * With a model loaded and no work.
  */
 loaded_mw?: Milliwatts, };
+
+/**
+ * How a segment of an answer was joined to the one before, or all of them: the weaker stands later.
+ */
+export type Joined = "single" | "ids" | "text";
 
 /**
  * How a figure is known. Every energy and money figure that a person sees carries one.
@@ -979,9 +993,9 @@ response_commitment: Digest,
  */
 segments: Array<Segment>,
 /**
- * How segments were joined: `single` for one segment.
+ * How segments were joined: `text` where one of them was joined by its text.
  */
-joined: string,
+joined: Joined,
 /**
  * The agreed price.
  */
@@ -1323,7 +1337,12 @@ node: PublicKey,
  */
 artefact: Artefact,
 /**
- * Tokens as billed.
+ * How it was joined to the segment before; `single` for the first.
+ */
+joined?: Joined,
+/**
+ * Tokens as stated, or as counted where there is no statement. The prompt of a later segment holds what was delivered
+ * before; the consumer pays for neither again.
  */
 usage: Usage,
 /**
@@ -1409,6 +1428,11 @@ warm: boolean,
  * Whether it may be unloaded to give memory back although sharing did not load it: the host said so.
  */
 may_unload: boolean,
+/**
+ * Whether it is loaded again for whoever asks for it once it was unloaded. Where not, only sharing or the host brings
+ * it back, and the host's other programs are refused until then.
+ */
+loads_on_request: boolean,
 /**
  * What it serves.
  */
