@@ -99,7 +99,7 @@ impl Serving {
         };
         let urls = vec![url.as_str().trim_end_matches('/').to_owned()];
         let name = name.unwrap_or_else(|| url.authority().to_owned());
-        store.set_address(url).await?;
+        store.set_addresses(vec![url]).await?;
         Ok(Self { hub: Arc::new(Hub::new(store, name, urls)), listener, address })
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use idlewatt_core::session::{Closed, Introduction};
-use idlewatt_protocol::invite::{Invite, check_hub_url};
+use idlewatt_protocol::invite::{Invite, MAX_ADDRESSES, check_hub_url};
 use idlewatt_protocol::message::{RefuseCode, Welcome};
 use idlewatt_protocol::{Nonce, PublicKey};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use url::Url;
 use crate::host::{NetworkReport, SharedHost};
 use backoff::Backoff;
 use connection::{Connection, Over};
-use dial::Dialler;
+use dial::{DialError, Dialler};
 
 /// A session that held this long shows that the hub is well: the next loss starts the waits from the beginning.
 const STABLE: Duration = Duration::from_secs(30);
@@ -120,23 +120,52 @@ pub enum Stopped {
 /// # Errors
 /// When the hub cannot be reached, cannot prove its key, or refuses.
 pub async fn join(invite: &Invite, identity: &Identity, proxy: Option<&Url>) -> Result<Joined, JoinError> {
-    let introduction = identity.introduction(invite.key, Some(invite.token.clone()), 0, String::new());
-    let socket = Dialler::new(proxy.cloned())
-        .dial(&invite.hub)
-        .await
-        .map_err(|error| JoinError::Down(error.to_string()))?;
-    let (connection, welcome) = Connection::open(socket, introduction).await.map_err(JoinError::from)?;
-    let mut urls = addresses(&welcome);
-    if !urls.contains(&invite.hub) {
-        urls.push(invite.hub.clone());
+    let mut dialler = Dialler::new(invite.key, proxy.cloned());
+    let mut failed = JoinError::Down("the invite names no address".to_owned());
+    for hub in &invite.hubs {
+        let introduction = identity.introduction(invite.key, Some(invite.token.clone()), 0, String::new());
+        match join_at(&mut dialler, hub, introduction).await {
+            Ok((connection, welcome)) => return Ok(Joined::of(invite, welcome, connection)),
+            // Another machine may have an address that was the hub's; where it is the hub that refuses, it is so everywhere.
+            Err(error @ JoinError::Down(_)) if matches!(failed, JoinError::WrongKey(_)) => {
+                tracing::debug!(%hub, %error, "no way to the hub");
+            }
+            Err(error @ (JoinError::Down(_) | JoinError::WrongKey(_))) => {
+                tracing::debug!(%hub, %error, "no way to the hub");
+                failed = error;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(Joined {
-        hub_key: invite.key,
-        hub_name: called(&welcome),
-        account: welcome.account,
-        urls,
-        connection: Box::new(connection),
-    })
+    Err(failed)
+}
+
+async fn join_at(
+    dialler: &mut Dialler,
+    hub: &Url,
+    introduction: Introduction,
+) -> Result<(Connection, Welcome), JoinError> {
+    let socket = dialler.dial(hub).await.map_err(|error| match error {
+        DialError::OtherKey => JoinError::WrongKey(error.to_string()),
+        error => JoinError::Down(error.to_string()),
+    })?;
+    Connection::open(socket, introduction).await.map_err(JoinError::from)
+}
+
+impl Joined {
+    fn of(invite: &Invite, welcome: Welcome, connection: Connection) -> Self {
+        let mut urls = addresses(&welcome);
+        let known = invite.hubs.iter().filter(|hub| !urls.contains(hub)).cloned().collect::<Vec<_>>();
+        urls.extend(known);
+        urls.truncate(MAX_ADDRESSES);
+        Self {
+            hub_key: invite.key,
+            hub_name: called(&welcome),
+            account: welcome.account,
+            urls,
+            connection: Box::new(connection),
+        }
+    }
 }
 
 /// Keeps a session with a hub until `stop` is cancelled or the hub refuses for good. Dials again by itself: with full
@@ -152,7 +181,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Stopped {
     let Membership { network, hub_key, mut urls, proxy } = membership;
-    let mut dialler = Dialler::new(proxy);
+    let mut dialler = Dialler::new(hub_key, proxy);
     let mut backoff = Backoff::default();
     let mut sleep = host.sleep();
     let mut first = joined.map(|joined| {
@@ -163,6 +192,7 @@ pub async fn run(
         };
         (*joined.connection, report)
     });
+    let mut at = None;
     for turn in 0_usize.. {
         let opened = match first.take() {
             Some((mut connection, report)) => {
@@ -178,9 +208,9 @@ pub async fn run(
                 host.report(NetworkReport::Connecting);
                 let through = host.posted_through().await;
                 let introduction = identity.introduction(hub_key, None, through, network.clone());
-                let url = urls.get(turn % urls.len().max(1)).cloned();
+                at = urls.get(turn % urls.len().max(1)).cloned();
                 tokio::select! {
-                    opened = connect(&mut dialler, url, introduction) => opened,
+                    opened = connect(&mut dialler, at.as_ref(), introduction) => opened,
                     () = stop.cancelled() => return Stopped::Asked,
                 }
             }
@@ -207,9 +237,14 @@ pub async fn run(
                 host.report(NetworkReport::Refused { code, message });
                 return Stopped::Refused;
             }
-            Over::Closed(Closed::Distrusted(distrust)) => {
+            Over::Closed(Closed::Distrusted(distrust)) if urls.iter().all(|url| Some(url) == at.as_ref()) => {
                 host.report(NetworkReport::Distrusted { why: distrust.to_string() });
                 return Stopped::Distrusted;
+            }
+            Over::Closed(Closed::Distrusted(distrust)) => {
+                // Another machine has an address now that was the hub's.
+                urls.retain(|url| Some(url) != at.as_ref());
+                distrust.to_string()
             }
             other => other.to_string(),
         };
@@ -267,11 +302,11 @@ async fn until_sleep(connection: Connection, host: &SharedHost, stop: &Cancellat
 
 async fn connect(
     dialler: &mut Dialler,
-    url: Option<Url>,
+    url: Option<&Url>,
     introduction: Introduction,
 ) -> Result<(Connection, NetworkReport), Over> {
     let Some(url) = url else { return Err(Over::Lost("the hub has no address".to_owned())) };
-    let socket = dialler.dial(&url).await.map_err(|error| Over::Lost(error.to_string()))?;
+    let socket = dialler.dial(url).await.map_err(|error| Over::Lost(error.to_string()))?;
     let (connection, welcome) = Connection::open(socket, introduction).await?;
     let urls = addresses(&welcome).iter().map(Url::to_string).collect();
     let name = called(&welcome);
@@ -286,7 +321,7 @@ fn called(welcome: &Welcome) -> String {
 
 /// The addresses that a hub names of itself, as far as they may be dialled.
 fn addresses(welcome: &Welcome) -> Vec<Url> {
-    let parsed = welcome.urls.iter().take(16).filter_map(|url| Url::parse(url).ok());
+    let parsed = welcome.urls.iter().take(MAX_ADDRESSES).filter_map(|url| Url::parse(url).ok());
     parsed.filter(|url| check_hub_url(url).is_ok()).collect()
 }
 
@@ -295,7 +330,7 @@ fn keep_told(urls: &mut Vec<Url>, told: &[String]) {
     let mut all: Vec<Url> = told.iter().filter_map(|url| Url::parse(url).ok()).collect();
     let known = urls.drain(..).filter(|url| !all.contains(url)).collect::<Vec<_>>();
     all.extend(known);
-    all.truncate(16);
+    all.truncate(MAX_ADDRESSES);
     *urls = all;
 }
 

@@ -3,5 +3,6 @@
 
 pub mod host;
 pub mod hub;
+pub mod trust;
 
 pub use host::{Answer, Host, NetworkReport};

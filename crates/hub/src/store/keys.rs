@@ -82,12 +82,14 @@ impl Store {
         self.run(move |writer| writer.create_invite(&account, spends)).await
     }
 
-    /// Keeps the address that invites name: the public one, or where the hub listens.
+    /// Keeps the addresses that invites name, best first.
     ///
     /// # Errors
-    /// When it cannot be kept.
-    pub async fn set_address(&self, address: Url) -> Result<(), StoreError> {
-        self.run(move |writer| Ok(set_setting(&writer.db, "address", address.as_str())?)).await
+    /// When they cannot be kept.
+    pub async fn set_addresses(&self, addresses: Vec<Url>) -> Result<(), StoreError> {
+        // No URL has a space in it.
+        let text = addresses.iter().map(Url::as_str).collect::<Vec<_>>().join(" ");
+        self.run(move |writer| Ok(set_setting(&writer.db, "address", &text)?)).await
     }
 }
 
@@ -140,13 +142,11 @@ impl Writer {
 
     fn create_invite(&mut self, account: &AccountName, spends: bool) -> Result<Invite, StoreError> {
         let address = setting(&self.db, "address")?;
-        let hub: Url = address
-            .as_deref()
-            .unwrap_or(DEFAULT_ADDRESS)
-            .parse()
-            .map_err(|_| StoreError::Unreadable("an address"))?;
-        if check_hub_url(&hub).is_err() {
-            return Err(StoreError::Address(hub));
+        let kept = address.as_deref().unwrap_or(DEFAULT_ADDRESS).split_ascii_whitespace().map(Url::parse);
+        let kept: Vec<Url> = kept.collect::<Result<_, _>>().map_err(|_| StoreError::Unreadable("an address"))?;
+        let (hubs, useless): (Vec<Url>, Vec<Url>) = kept.into_iter().partition(|hub| check_hub_url(hub).is_ok());
+        if hubs.is_empty() {
+            return Err(useless.into_iter().next().map_or(StoreError::Unreadable("an address"), StoreError::Address));
         }
         self.make_account(account)?;
         let token = secret();
@@ -162,7 +162,7 @@ impl Writer {
                 spends
             ],
         )?;
-        Ok(Invite { hub, key: PublicKey::from(&self.state.hub_key), token })
+        Ok(Invite { hubs, key: PublicKey::from(&self.state.hub_key), token })
     }
 }
 

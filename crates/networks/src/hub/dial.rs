@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use idlewatt_protocol::PublicKey;
 use idlewatt_protocol::frame::HEADER;
 use idlewatt_protocol::invite::check_hub_url;
 use idlewatt_protocol::limits::{MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, SUBPROTOCOL, WEBSOCKET_READ_BUFFER};
@@ -13,12 +14,16 @@ use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as SocketError, http};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
-use url::Url;
+use url::{Host, Url};
+
+use crate::trust::client_config;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// TCP, proxy, TLS and upgrade together.
 const DIAL: Duration = Duration::from_secs(10);
+/// TCP alone: an address of another network does not answer at all, and the hub's next one is to have its turn.
+const CONNECT: Duration = Duration::from_secs(4);
 /// Largest head of a proxy's answer, bytes.
 const PROXY_HEAD: usize = 8 * 1024;
 /// Bytes gathered before the socket writes by itself; a burst of 32 frames of usual size fits.
@@ -37,20 +42,23 @@ pub(super) enum DialError {
     Proxy,
     #[error("no encrypted connection could be made: {0}")]
     Tls(String),
+    #[error("what answers there shows a certificate that neither the hub's key nor this machine vouches for")]
+    OtherKey,
     #[error("what answers there is no hub ({0})")]
     NotAHub(String),
 }
 
-/// Dials, and keeps what dialling needs: the trusted roots are read once, and only for a hub that is not on loopback.
+/// Dials one hub, and keeps what dialling needs.
 #[derive(Debug)]
 pub(super) struct Dialler {
+    hub: PublicKey,
     proxy: Option<Url>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Dialler {
-    pub(super) fn new(proxy: Option<Url>) -> Self {
-        Self { proxy, tls: None }
+    pub(super) fn new(hub: PublicKey, proxy: Option<Url>) -> Self {
+        Self { hub, proxy, tls: None }
     }
 
     pub(super) async fn dial(&mut self, hub: &Url) -> Result<Socket, DialError> {
@@ -68,7 +76,7 @@ impl Dialler {
         let uri: http::Uri = format!("{scheme}://{host}:{port}{path}/node/v1")
             .parse()
             .map_err(|_| DialError::Address("the hub's address is malformed".to_owned()))?;
-        let stream = match self.proxy.as_ref().filter(|_| secure) {
+        let stream = match self.proxy.as_ref().filter(|_| secure && !is_near(hub)) {
             Some(proxy) => through(proxy, host, port).await?,
             None => tcp(host, port).await?,
         };
@@ -83,7 +91,7 @@ impl Dialler {
             .max_frame_size(Some(largest));
         let upgraded = client_async_tls_with_config(request, stream, Some(config), Some(connector)).await;
         upgraded.map(|(socket, _)| socket).map_err(|error| match error {
-            SocketError::Io(error) if secure => DialError::Tls(error.to_string()),
+            SocketError::Io(error) if secure => untrusted(&error),
             SocketError::Io(error) => DialError::Tcp(error.kind()),
             SocketError::Tls(error) => DialError::Tls(error.to_string()),
             SocketError::Http(answer) => DialError::NotAHub(format!("HTTP {}", answer.status().as_u16())),
@@ -95,24 +103,40 @@ impl Dialler {
         if let Some(config) = &self.tls {
             return Ok(config.clone());
         }
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(DialError::Tls("this machine has no trusted certificates".to_owned()));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| DialError::Tls(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = client_config(self.hub).map_err(|error| DialError::Tls(error.to_string()))?;
         Ok(self.tls.insert(Arc::new(config)).clone())
+    }
+}
+
+/// A certificate that is refused comes as an error of the stream.
+fn untrusted(error: &io::Error) -> DialError {
+    let inner = error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(_)) => DialError::OtherKey,
+        _ => DialError::Tls(error.to_string()),
     }
 }
 
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    TcpStream::connect((host, port)).await.map_err(|error| DialError::Tcp(error.kind()))
+    match tokio::time::timeout(CONNECT, TcpStream::connect((host, port))).await {
+        Ok(connected) => connected.map_err(|error| DialError::Tcp(error.kind())),
+        Err(_) => Err(DialError::Tcp(io::ErrorKind::TimedOut)),
+    }
+}
+
+/// On this machine's own networks, to which no proxy leads: private addresses (RFC 1918, RFC 4193), those that providers
+/// and Tailscale share (RFC 6598), and names that are resolved by multicast (RFC 6762).
+fn is_near(hub: &Url) -> bool {
+    match hub.host() {
+        Some(Host::Ipv4(ip)) => {
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            ip.is_private() || ip.is_link_local() || ip.is_loopback() || shared
+        }
+        Some(Host::Ipv6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+        Some(Host::Domain(name)) => name.ends_with(".local") || name == "localhost",
+        None => false,
+    }
 }
 
 /// Asks an HTTP proxy for a tunnel.

@@ -75,11 +75,11 @@ async fn a_restored_hub_numbers_on_after_what_its_node_has_seen() {
 async fn an_invite_names_the_hubs_address_and_key() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.set_address("https://hub.example".parse().unwrap()).await.unwrap();
+    store.set_addresses(vec!["https://hub.example".parse().unwrap()]).await.unwrap();
     let invite = store.create_invite(name("ben"), true).await.unwrap();
-    assert_eq!((invite.hub.as_str(), invite.key), ("https://hub.example/", store.hub_key().into()));
+    assert_eq!((invite.hubs[0].as_str(), invite.key), ("https://hub.example/", store.hub_key().into()));
     assert_eq!(invite.to_string().parse(), Ok(invite));
-    store.set_address("http://192.168.1.9:4181".parse().unwrap()).await.unwrap();
+    store.set_addresses(vec!["http://192.168.1.9:4181".parse().unwrap()]).await.unwrap();
     assert!(matches!(store.create_invite(name("ben"), true).await, Err(StoreError::Address(_))));
     assert!(matches!(
         store.create_invite(name("fees"), true).await,
