@@ -206,6 +206,13 @@ describe('model files', () => {
     expect(backend.asked).toContainEqual({ type: 'may_unload', service: 's1', on: true })
     await waitFor(() => expect(may).toHaveAttribute('aria-checked', 'true'))
   })
+
+  test('where a server does not load by itself, what unloading means for other programs is said', async () => {
+    await open('#/models')
+    const says = (model: string, text: string): void => expect(screen.getByRole('region', { name: model })).toHaveTextContent(text)
+    says('qwen3-30b:q4_k_m', 'loads it again for whoever asks next')
+    says('smollm2-135m-instruct:q4_1', 'your own programs get an error')
+  })
 })
 
 test('a server’s key is sent once and shown nowhere', async () => {

@@ -164,6 +164,10 @@ pub struct Service {
     /// Whether it may be unloaded to give memory back although sharing did not load it: the host said so.
     #[serde(default)]
     pub may_unload: bool,
+    /// Whether it is loaded again for whoever asks for it once it was unloaded. Where not, only sharing or the host brings
+    /// it back, and the host's other programs are refused until then.
+    #[serde(default = "yes")]
+    pub loads_on_request: bool,
     /// What it serves.
     pub artefact: Artefact,
     /// Requests at once.
@@ -184,6 +188,11 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub problem: Option<String>,
+}
+
+/// As most servers do; what an engine said that did not tell yet.
+fn yes() -> bool {
+    true
 }
 
 /// A network joined.

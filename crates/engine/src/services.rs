@@ -127,6 +127,7 @@ impl Known {
             ready: self.is_ready(),
             warm: self.model.warm,
             may_unload: self.may_unload,
+            loads_on_request: self.server.as_ref().is_none_or(|server| server.loads_on_request()),
             artefact: self.model.artefact.clone(),
             slots: self.model.slots,
             busy: slots.busy(&self.id),

@@ -413,9 +413,15 @@ export const m = {
       logprobs: 'give probabilities',
       tools: 'call tools',
       json_schema: 'keep to a schema',
+      continuation: 'carry on an answer',
     } satisfies Record<keyof Capabilities, string>,
     mayUnload: 'May be unloaded for me',
-    mayUnloadAbout: 'When the GPU is given back, this model is freed too, though sharing did not load it.',
+    mayUnloadAbout: (comesBack: boolean) =>
+      `When the GPU is given back, this model is freed too, though sharing did not load it. ${
+        comesBack
+          ? 'Its server loads it again for whoever asks next.'
+          : 'Its server does not load it again by itself: until sharing resumes or you load it, your own programs get an error from it.'
+      }`,
     files: 'Model files on this machine',
     filesAbout: 'Idlewatt can run one of them by itself, only while sharing is allowed; it ends when the GPU is given back.',
     upTo: (tokens: string) => `made for ${tokens} tokens`,
