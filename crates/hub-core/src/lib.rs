@@ -1,5 +1,7 @@
 //! The hub's rules as pure machines: requests, routing, session and ledger. No I/O, no clock, no threads.
 
+pub mod allowance;
+pub mod circles;
 pub mod ledger;
 pub mod openai;
 pub mod routing;
