@@ -149,5 +149,5 @@ claim() {
   ui_packages
   ui_build
   cargo build --quiet --locked -p idlewatt -p idlewatt-hub
-  cargo nextest run --locked -p idlewatt-tests --no-capture --status-level pass -E "$1"
+  cargo nextest run --profile claim --locked -p idlewatt-tests --no-capture --status-level pass -E "$1"
 }

@@ -1,9 +1,11 @@
 //! Giving the GPU back: how soon shared connections are closed, how soon memory is free, and what is done where it stays
 //! held.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use idlewatt_compositor::{Compositor, Order};
 use idlewatt_tests::{Card, Draws, Hub, ModelServer, Node, Process, System, claimed, until};
 use serde_json::{Value, json};
 
@@ -25,22 +27,40 @@ fn yields(node: &Node, limit: &str) -> Vec<Value> {
     node.run(&["yields", "--limit", limit, "--json"]).json().as_array().unwrap().clone()
 }
 
-/// A screen that nobody sees.
+/// Where somebody sits down and leaves again.
+trait Desk {
+    /// Variables by which a program finds it.
+    fn variables(&self) -> Vec<(&'static str, String)>;
+    /// From now on nothing is touched.
+    fn leave(&self);
+    /// Moves the mouse by one step.
+    fn touch(&self);
+}
+
+/// An X server whose screen nobody sees.
 struct Screen {
     _process: Process,
     display: String,
 }
 
 impl Screen {
-    fn start(folder: &std::path::Path) -> Self {
+    fn start(folder: &Path) -> Self {
         let mut command = Command::new("Xvfb");
         command.args(["-displayfd", "1", "-noreset", "-nolisten", "tcp", "-screen", "0", "640x480x24"]);
         let mut process = Process::spawn("Xvfb", &mut command, &folder.join("xvfb.log"));
         let display = format!(":{}", process.line("", Duration::from_secs(20)));
         Self { _process: process, display }
     }
+}
 
-    /// Moves the mouse by one step.
+impl Desk for Screen {
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![("DISPLAY", self.display.clone())]
+    }
+
+    // The X server counts by itself how long nothing was touched.
+    fn leave(&self) {}
+
     fn touch(&self) {
         let moved = Command::new("xdotool")
             .args(["mousemove_relative", "--", "1", "1"])
@@ -52,13 +72,46 @@ impl Screen {
     }
 }
 
+/// A Wayland compositor and the path of its socket.
+struct Seats(Compositor, PathBuf);
+
+impl Seats {
+    fn start(folder: &Path) -> Self {
+        let socket = folder.join("wayland-0");
+        Self(Compositor::start(&socket, Some(2)), socket)
+    }
+}
+
+impl Desk for Seats {
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![("WAYLAND_DISPLAY", self.1.display().to_string())]
+    }
+
+    fn leave(&self) {
+        self.0.tell(Order::Rest);
+    }
+
+    fn touch(&self) {
+        self.0.tell(Order::Stir);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn input_closes_every_shared_connection_and_stops_generation() {
     let folder = tempfile::tempdir().unwrap();
-    let screen = Screen::start(folder.path());
+    touch_again_and_again(&Screen::start(folder.path()), "X11").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_on_wayland_closes_every_shared_connection_too() {
+    let folder = tempfile::tempdir().unwrap();
+    touch_again_and_again(&Seats::start(folder.path()), "Wayland").await;
+}
+
+async fn touch_again_and_again(desk: &impl Desk, kind: &str) {
     let model = ModelServer::start(&["--parallel", "4", "--threads", "1"]);
     let hub = Hub::start_with(&["--fee", "2.5"]);
-    let node = Node::start_in(tempfile::tempdir().unwrap(), vec![("DISPLAY", screen.display.clone())]);
+    let node = Node::start_in(tempfile::tempdir().unwrap(), desk.variables());
     node.share(&model, "1.234567").await;
     node.join(&hub, "host").await;
     node.set("share.idle_after", "1s");
@@ -67,6 +120,7 @@ async fn input_closes_every_shared_connection_and_stops_generation() {
     let rounds = times(200, 5);
     let (mut closed, mut silent) = (Vec::new(), Vec::new());
     for round in 0..rounds {
+        desk.leave();
         hub.until_available(&consumer, true).await;
         let body = long_stream(&format!("Count up from {round}, in words."));
         let mut answers = Vec::new();
@@ -77,7 +131,7 @@ async fn input_closes_every_shared_connection_and_stops_generation() {
         }
         assert_eq!(model.busy().await, 2, "the model server generates");
         let touched = Instant::now();
-        screen.touch();
+        desk.touch();
         let stopped = || async { (model.busy().await == 0).then_some(()) };
         until(claimed(Duration::from_secs(1)), "generation has stopped", stopped).await;
         silent.push(u64::try_from(touched.elapsed().as_millis()).unwrap());
@@ -91,15 +145,95 @@ async fn input_closes_every_shared_connection_and_stops_generation() {
     }
     let (closed, worst, silent) = (p99(&mut closed), *closed.last().unwrap(), p99(&mut silent));
     println!(
-        "{rounds} yields by X11 input under load: shared connections closed p99 {closed} ms, worst {worst} ms after the event was seen; model server idle p99 {silent} ms after the mouse moved (xdotool and /slots among it)"
+        "{rounds} yields by {kind} input under load: shared connections closed p99 {closed} ms, worst {worst} ms after the event was seen; model server idle p99 {silent} ms after the mouse moved (all that the test did between among it)"
     );
     assert!(Duration::from_millis(closed) <= claimed(Duration::from_millis(50)), "{closed} ms");
     hub.check_ledger();
 }
 
+/// What makes a host want the GPU back, and what ends that.
+trait Need {
+    /// From now on the GPU is the host's.
+    async fn begin(&self, node: &Node);
+    /// It may be shared again.
+    async fn end(&self, node: &Node);
+}
+
+/// `idlewatt back`, and `idlewatt resume`.
+struct PanicButton;
+
+impl Need for PanicButton {
+    async fn begin(&self, node: &Node) {
+        assert_eq!(node.run(&["back", "--json"]).code, Some(0));
+    }
+
+    async fn end(&self, node: &Node) {
+        assert_eq!(node.run(&["resume"]).code, Some(0));
+    }
+}
+
+/// A program that asks the real GameMode for its machine, as games do.
+struct Game {
+    _bus: Process,
+    address: String,
+    _daemon: Process,
+    gamemode: zbus::Proxy<'static>,
+    process: Process,
+}
+
+impl Game {
+    async fn start(folder: &Path) -> Self {
+        const DAEMON: &str = "com.feralinteractive.GameMode";
+        let mut bus = Command::new("dbus-daemon");
+        bus.args(["--session", "--nofork", "--print-address=1"]);
+        let mut bus = Process::spawn("the message bus", &mut bus, &folder.join("bus.log"));
+        let address = format!("unix:{}", bus.line("unix:", Duration::from_secs(10)));
+        let mut daemon = Command::new("gamemoded");
+        daemon.env("DBUS_SESSION_BUS_ADDRESS", &address);
+        let daemon = Process::spawn("gamemoded", &mut daemon, &folder.join("gamemode.log"));
+        let process = Process::spawn("a game", Command::new("sleep").arg("3000"), &folder.join("game.log"));
+        let client = zbus::connection::Builder::address(address.as_str()).unwrap().build().await.unwrap();
+        let asked = zbus::fdo::DBusProxy::new(&client).await.unwrap();
+        let runs = || async { asked.name_has_owner(DAEMON.try_into().unwrap()).await.unwrap().then_some(()) };
+        until(Duration::from_secs(10), "GameMode runs", runs).await;
+        let path = "/com/feralinteractive/GameMode";
+        let gamemode = zbus::Proxy::new(&client, DAEMON, path, DAEMON).await.unwrap();
+        Self { _bus: bus, address, _daemon: daemon, gamemode, process }
+    }
+
+    async fn tell(&self, method: &str) {
+        let pid = i32::try_from(self.process.id()).unwrap();
+        let answer: i32 = self.gamemode.call(method, &(pid,)).await.unwrap();
+        assert_eq!(answer, 0, "{method}");
+    }
+}
+
+impl Need for Game {
+    async fn begin(&self, _: &Node) {
+        self.tell("RegisterGame").await;
+    }
+
+    async fn end(&self, _: &Node) {
+        self.tell("UnregisterGame").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_panic_button_ends_a_server_of_our_own_and_its_memory_is_free() {
-    let (node, port) = node_with_its_own_server(Node::start(), |_| {}).await;
+    give_back(Node::start(), &PanicButton, "the panic button", "host").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_game_ends_a_server_of_our_own_and_its_memory_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let game = Game::start(folder.path()).await;
+    let session = vec![("DBUS_SESSION_BUS_ADDRESS", game.address.clone())];
+    let node = Node::start_in(tempfile::tempdir().unwrap(), session);
+    give_back(node, &game, "a game that began", "game").await;
+}
+
+async fn give_back(node: Node, need: &impl Need, what: &str, cause: &str) {
+    let (node, port) = node_with_its_own_server(node, |_| {}).await;
     let hub = Hub::start_with(&["--fee", "2.5"]);
     node.join(&hub, "host").await;
     let consumer = hub.consumer("guest", 10_000);
@@ -110,23 +244,24 @@ async fn the_panic_button_ends_a_server_of_our_own_and_its_memory_is_free() {
         let body = long_stream(&format!("Count up from {round}, in words."));
         let mut answer = consumer.open("/v1/chat/completions", &body).await.unwrap();
         answer.pieces(3).await;
-        let pressed = Instant::now();
-        assert_eq!(node.run(&["back", "--json"]).code, Some(0));
+        let begun = Instant::now();
+        need.begin(&node).await;
         let ended = || async { server(&port).is_none().then_some(()) };
         until(claimed(Duration::from_millis(500)), "its server is gone", ended).await;
-        gone.push(u64::try_from(pressed.elapsed().as_millis()).unwrap());
+        gone.push(u64::try_from(begun.elapsed().as_millis()).unwrap());
         let checked = || async {
             let newest = yields(&node, "1").remove(0);
-            (newest["verified"] == true).then(|| newest["freed_ms"].as_u64())?
+            (newest["verified"] == true).then_some(newest)
         };
-        let (ms, _) = until(claimed(Duration::from_secs(1)), "it is told", checked).await;
-        freed.push(ms);
+        let (newest, _) = until(claimed(Duration::from_secs(1)), "it is told", checked).await;
+        assert_eq!(newest["cause"], cause, "{newest}");
+        freed.push(newest["freed_ms"].as_u64().unwrap());
         assert!(!answer.rest().await.done);
-        assert_eq!(node.run(&["resume"]).code, Some(0));
+        need.end(&node).await;
     }
     let (gone, freed) = (p99(&mut gone), p99(&mut freed));
     println!(
-        "{rounds} times the panic button under load: memory free p99 {freed} ms after it was seen; process gone p99 {gone} ms after the command was begun"
+        "{rounds} times {what} under load: memory free p99 {freed} ms after it was seen; process gone p99 {gone} ms after it was begun (all that the test did between among it)"
     );
     assert!(Duration::from_millis(freed) <= claimed(Duration::from_millis(500)), "{freed} ms");
     hub.check_ledger();
@@ -220,6 +355,77 @@ async fn a_model_that_the_host_loaded_is_left_alone_until_the_host_allows_it() {
     let allowed = system.node.run(&["share", &id, "--may-unload", "on", "--json"]).json();
     assert_eq!(allowed[0]["may_unload"], true, "{allowed}");
     assert_eq!(system.node.run(&["back"]).code, Some(0));
+    until(claimed(Duration::from_secs(2)), "it is unloaded", || async {
+        (!is_loaded(&system.model).await).then_some(())
+    })
+    .await;
+}
+
+/// Kills the engine once it keeps on its disk that sharing loaded the model, and starts it again after `meanwhile`.
+async fn killed_and_started(node: &mut Node, meanwhile: impl AsyncFnOnce()) {
+    let log = node.home().join("data/node.db-wal");
+    let is_kept = || async {
+        let kept = std::fs::read(&log).unwrap_or_default();
+        kept.windows(17).any(|it| it == b"\"loaded\":[{\"pid\":").then_some(())
+    };
+    until(claimed(Duration::from_secs(2)), "it is kept who loaded the model", is_kept).await;
+    node.process.kill();
+    meanwhile().await;
+    node.restart();
+    let sees = || async { (node.status()["services"][0]["warm"] == true).then_some(()) };
+    until(claimed(Duration::from_secs(5)), "the engine sees the model", sees).await;
+}
+
+async fn unload(ollama: &ModelServer) {
+    let body = json!({ "model": "qwen3:8b", "keep_alive": 0 });
+    idlewatt_tests::http().post(format!("{}/api/generate", ollama.url)).json(&body).send().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sharing_loaded_is_sharings_after_the_engine_was_killed_and_what_the_host_loaded_since_is_not() {
+    let card = a_card();
+    let mut system = beside_a_card(ModelServer::ollama(&[]), &card).await;
+    killed_and_started(&mut system.node, async || {}).await;
+    assert_eq!(system.node.run(&["pause"]).code, Some(0));
+    until(claimed(Duration::from_secs(2)), "it is unloaded", || async {
+        (!is_loaded(&system.model).await).then_some(())
+    })
+    .await;
+    assert_eq!(system.node.run(&["resume"]).code, Some(0));
+    system.hub.until_available(&system.consumer, true).await;
+
+    let hello =
+        json!({ "model": "qwen3-8b", "max_tokens": 8, "messages": [{ "role": "user", "content": "Hi" }] });
+    assert_eq!(system.consumer.chat(&hello).await.status, 200);
+    let model = &system.model;
+    killed_and_started(&mut system.node, async || {
+        // The host's own load of the same model by the same server.
+        unload(model).await;
+        assert_eq!(model.consumer().chat(&chat("Hello", 4)).await.status, 200);
+    })
+    .await;
+    let before = model.process.printed("unload");
+    assert_eq!(system.node.run(&["back"]).code, Some(0));
+    let looked = || async { yields(&system.node, "1").first().map(drop) };
+    until(claimed(Duration::from_secs(3)), "it was given back", looked).await;
+    assert!(is_loaded(model).await, "a model of the host's");
+    assert_eq!(model.process.printed("unload"), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_yield_does_not_wait_for_standby() {
+    let card = a_card();
+    let system = beside_a_card(ModelServer::ollama(&["--hangs"]), &card).await;
+    system.node.set("standby.after", "1s");
+    let asked = |times: usize| {
+        let process = &system.model.process;
+        move || async move { (process.printed("unload") == times).then_some(()) }
+    };
+    until(claimed(Duration::from_secs(4)), "standby asks for the memory, and hangs", asked(1)).await;
+    assert_eq!(system.node.run(&["pause"]).code, Some(0));
+    // Less than standby waits for an answer, also on a busy machine.
+    let (_, took) = until(Duration::from_secs(5), "the yield asks", asked(2)).await;
+    println!("a yield asked for the memory {} ms after the pause, standby's question open", took.as_millis());
     until(claimed(Duration::from_secs(2)), "it is unloaded", || async {
         (!is_loaded(&system.model).await).then_some(())
     })
