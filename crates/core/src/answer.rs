@@ -7,6 +7,7 @@
 //!
 //! Not here: speaking to the server (`idlewatt-servers`), frames, windows and offsets ([`crate::session`]).
 
+mod ids;
 mod json;
 
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ use idlewatt_protocol::usage::{ServerTimings, ServerUsage};
 use idlewatt_protocol::{Artefact, Digest, RequestId, Usage, UsageSource};
 
 use crate::work::{Head, Piece};
+use ids::{Ids, Told};
 
 /// A token of a prompt is taken for this many bytes where the server does not count.
 const BYTES_A_TOKEN: usize = 4;
@@ -75,6 +77,9 @@ pub struct Rewriting {
     status: u16,
     form: Form,
     counts: Counts,
+    ids: Option<Ids>,
+    /// An event whose ids are not known in full.
+    waiting: Option<Said>,
     received: u64,
     ending: Option<Ending>,
 }
@@ -98,7 +103,39 @@ impl Rewriting {
             Form::Whole { body: Vec::new(), piece: None }
         };
         let counts = Counts::new(prompt_bytes);
-        Self { names, endpoint, status: head.status, form, counts, received: 0, ending: None }
+        Self {
+            names,
+            endpoint,
+            status: head.status,
+            form,
+            counts,
+            ids: None,
+            waiting: None,
+            received: 0,
+            ending: None,
+        }
+    }
+
+    /// Has each event of a stream carry the ids of its text ([`IDS_MEMBER`](idlewatt_protocol::continuation::IDS_MEMBER)), as
+    /// long as the server tells all of them.
+    #[must_use]
+    pub fn telling_ids(mut self) -> Self {
+        self.ids = Some(Ids::default());
+        self
+    }
+
+    /// Text that the next piece adds, of whose ids the server told only the last. While this is there no piece comes:
+    /// [`learn`](Self::learn) first.
+    #[must_use]
+    pub fn text_without_ids(&self) -> Option<&str> {
+        self.waiting.as_ref().map(|said| said.text.as_str())
+    }
+
+    /// The ids that the server reads [`text_without_ids`](Self::text_without_ids) as; `None` where it does not tell.
+    pub fn learn(&mut self, ids: Option<Vec<u32>>) {
+        if let Some(known) = &mut self.ids {
+            known.learn(ids);
+        }
     }
 
     /// Adds bytes of the server's. Bytes after the ending are ignored.
@@ -129,6 +166,14 @@ impl Rewriting {
                 Form::Stream { splitter, out } if self.ending.is_none() => (splitter, out),
                 Form::Stream { .. } => return None,
             };
+            if let Some(said) = self.waiting.take() {
+                let ids = self.ids.as_mut().map_or(Told::Nothing, Ids::learned);
+                if matches!(ids, Told::InPart) {
+                    self.waiting = Some(said);
+                    return None;
+                }
+                return Some(finished(&self.counts, said.text, &ids, out));
+            }
             let event = splitter.next_event()?;
             if event.is_done() {
                 self.ending = Some(Ending::Complete);
@@ -137,11 +182,15 @@ impl Rewriting {
             }
             // Comments are a server's way to keep its own connection open.
             let Some(data) = event.data else { continue };
-            match json::event(&data, &self.names, self.endpoint, out) {
+            match json::event(&data, &self.names, self.endpoint, self.ids.is_some(), out) {
                 Ok(said) => {
                     self.counts.add(&said);
-                    let bytes = out.split().freeze();
-                    return Some(self.counts.piece(bytes, said.text));
+                    let ids = self.ids.as_mut().map_or(Told::Nothing, |ids| ids.of(&said));
+                    if matches!(ids, Told::InPart) {
+                        self.waiting = Some(said);
+                        return None;
+                    }
+                    return Some(finished(&self.counts, said.text, &ids, out));
                 }
                 Err(why) => self.break_off(why),
             }
@@ -193,13 +242,23 @@ impl Rewriting {
     }
 }
 
+/// The piece of an event that is written up to its end.
+fn finished(counts: &Counts, text: String, ids: &Told, out: &mut BytesMut) -> Piece {
+    json::close_event(ids, out);
+    counts.piece(out.split().freeze(), text)
+}
+
 /// What one object of an answer says, apart from the bytes written for it.
 #[derive(Debug, Default)]
 struct Said {
     text: String,
     generated: bool,
+    /// It carries reasoning or tool calls.
+    hidden: bool,
     usage: Option<ServerUsage>,
     timings: Option<ServerTimings>,
+    /// The tokens that the server names for it, where they were asked for.
+    tokens: Vec<json::Token>,
 }
 
 /// Tokens up to a piece: the server's word where it gives one, else one a piece that carries anything.

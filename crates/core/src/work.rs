@@ -1,5 +1,6 @@
 //! One request on its way through a node, as plain values: what a network asks, and what came of it.
 
+use idlewatt_protocol::continuation::Prefix;
 use idlewatt_protocol::message::{Deadlines, Endpoint, Outcome};
 use idlewatt_protocol::receipt::{Energy, Timings};
 use idlewatt_protocol::{Artefact, Price, RequestId, UnixMillis, Usage};
@@ -19,6 +20,10 @@ pub struct Ask {
     pub body: bytes::Bytes,
     /// Most completion tokens.
     pub max_tokens: u32,
+    /// Whether each event is to carry the ids of its text.
+    pub ids: bool,
+    /// What of the answer was delivered already; the body ends with it.
+    pub prefix: Option<Prefix>,
     /// Whether the host's own account asks.
     pub own: bool,
     /// The agreed price.

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use idlewatt_core::answer::{Ending, PublicNames, Rewriting};
 use idlewatt_core::work::{Head, Piece};
 use idlewatt_protocol::RequestId;
+use idlewatt_protocol::continuation::Prefix;
 use idlewatt_protocol::message::{Deadlines, Endpoint, Outcome};
-use idlewatt_servers::{Model, ModelServer, ServerError};
+use idlewatt_servers::{Begun, Call, Model, ModelServer, ServerError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,6 +38,10 @@ pub(crate) struct Question {
     pub(crate) body: Bytes,
     /// Most completion tokens.
     pub(crate) max_tokens: u32,
+    /// Whether each event is to carry the ids of its text.
+    pub(crate) ids: bool,
+    /// What of the answer was delivered already; the body ends with it.
+    pub(crate) prefix: Option<Prefix>,
     /// Time limits.
     pub(crate) deadlines: Deadlines,
 }
@@ -121,13 +126,26 @@ impl From<ServerError> for Failure {
 }
 
 async fn answer(question: Question, steps: &mpsc::Sender<Step>) -> Result<(), Failure> {
-    let Question { request, server, model, endpoint, body, max_tokens, deadlines } = question;
+    let Question { request, server, model, endpoint, body, max_tokens, ids, prefix, deadlines } = question;
     let first = deadlines.first_token();
     let begun = Instant::now();
-    let mut answer = within(first, server.call(&model, endpoint, &body, max_tokens)).await??;
+    let mut answer = {
+        let parts = prefix.map(|it| it.split(&body).ok_or(ServerError::Continuation)).transpose()?;
+        let own = parts.as_ref().map_or(&body[..], |it| it.body);
+        let begun = parts.as_ref().map(|it| Begun { text: it.text, ids: &it.ids });
+        let call = Call { ids, begun, ..Call::new(endpoint, own, max_tokens) };
+        within(first, server.call(&model, call)).await??
+    };
     let head = Head { status: answer.status, streaming: answer.streaming };
+    if prefix.is_some() && (head.status != 200 || !head.streaming) {
+        // No answer to the consumer's request: another node may go on with it.
+        return Err(ServerError::Continuation.into());
+    }
     let names = PublicNames::new(request, endpoint, &model.artefact);
     let mut rewriting = Rewriting::new(names, endpoint, head, body.len());
+    if ids {
+        rewriting = rewriting.telling_ids();
+    }
     drop(body);
     send(steps, Step::Head(head)).await?;
     // The first piece has what is left of its time; every other has its own.
@@ -137,9 +155,16 @@ async fn answer(question: Question, steps: &mpsc::Sender<Step>) -> Result<(), Fa
             Some(bytes) => rewriting.push(&bytes),
             None => rewriting.close(),
         }
-        while let Some(piece) = rewriting.next_piece() {
-            limit = deadlines.between();
-            send(steps, Step::Piece(piece)).await?;
+        loop {
+            if let Some(piece) = rewriting.next_piece() {
+                limit = deadlines.between();
+                send(steps, Step::Piece(piece)).await?;
+            } else if let Some(text) = rewriting.text_without_ids() {
+                let ids = server.ids_of(&model, text).await;
+                rewriting.learn(ids);
+            } else {
+                break;
+            }
         }
         match rewriting.ending() {
             None => {}

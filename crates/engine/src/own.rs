@@ -148,6 +148,8 @@ async fn answer_here(
         request,
         server,
         max_tokens: max_tokens.min(known.context()),
+        ids: false,
+        prefix: None,
         model: known.model,
         endpoint,
         body,

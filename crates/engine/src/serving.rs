@@ -9,9 +9,10 @@ use idlewatt_core::meter::Place;
 use idlewatt_core::meter::Task;
 use idlewatt_core::work::{Ask, Finished, Head, Piece};
 use idlewatt_networks::host::{Answer, Host, NetworkReport, NotKept, Sleep};
+use idlewatt_protocol::continuation::Prefix;
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted, RefusalCode, State};
 use idlewatt_protocol::receipt::{Energy, Envelope, Statement, Timings};
-use idlewatt_protocol::{Capabilities, RequestId, ServiceOffer, UnixMillis, Usage};
+use idlewatt_protocol::{Capabilities, Continuation, RequestId, ServiceOffer, UnixMillis, Usage};
 use idlewatt_store::{Begun, Ended, StoreError};
 use tokio::sync::watch;
 
@@ -69,6 +70,9 @@ impl Host for NetworkHost {
         }
         let offer = node.services.offer().into_iter().find(|it| it.service == ask.service);
         let offer = offer.filter(|it| answers(it.capabilities, ask.endpoint)).ok_or(RefusalCode::Service)?;
+        if ask.prefix.is_some_and(|it| !goes_on(offer.capabilities, it)) {
+            return Err(RefusalCode::Continuation);
+        }
         let known = node.services.get(&ask.service).ok_or(RefusalCode::Service)?;
         let server = known.server.clone().ok_or(RefusalCode::Server)?;
         if ask.max_tokens > offer.context {
@@ -94,6 +98,8 @@ impl Host for NetworkHost {
             endpoint: ask.endpoint,
             body: ask.body,
             max_tokens: ask.max_tokens,
+            ids: ask.ids,
+            prefix: ask.prefix,
             deadlines: ask.deadlines,
         };
         let pieces = Some(Pieces::ask(question, slot));
@@ -154,6 +160,11 @@ pub(crate) fn answers(can: Capabilities, endpoint: Endpoint) -> bool {
         Endpoint::Completions => can.completions,
         Endpoint::Embeddings => can.embeddings,
     }
+}
+
+fn goes_on(can: Capabilities, prefix: Prefix) -> bool {
+    let needed = if prefix.ids == 0 { Continuation::Text } else { Continuation::Ids };
+    can.continuation >= needed
 }
 
 /// What is kept of one request, from its first moment to its end.

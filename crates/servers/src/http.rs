@@ -13,7 +13,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::request::Allowed;
-use crate::{Model, ServerAnswer, ServerError, ServerKeys, UnloadError};
+use crate::{Call, Model, ServerAnswer, ServerError, ServerKeys, UnloadError};
 
 /// A server on loopback that listens takes a connection at once; one on the LAN within a round trip.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -220,9 +220,21 @@ impl Site {
         what: &Value,
         within: Duration,
     ) -> Result<Whole, ServerError> {
+        self.post(path, what.to_string(), within).await
+    }
+
+    /// Asks the server to work something out that takes no generation, with a body of JSON.
+    pub(crate) async fn work_out<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: String,
+    ) -> Result<T, ServerError> {
+        self.post(path, body, FACTS).await?.json()
+    }
+
+    async fn post(&self, path: &str, body: String, within: Duration) -> Result<Whole, ServerError> {
         let request = self.http.client.post(at(&self.root, path)?);
-        let request =
-            request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(what.to_string());
+        let request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
         self.http.exchange(&self.root, request, within).await
     }
 
@@ -231,16 +243,13 @@ impl Site {
         self.http.infer(&self.root, endpoint, body).await
     }
 
-    /// Sends what is allowed of a request, with nothing of the server's own in it.
-    pub(crate) async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
-        self.infer(endpoint, allowed.write(&model.id, max_tokens, "")).await
+    /// Sends what is allowed of a request, with nothing of the server's own in it, to a server that goes on with nothing.
+    pub(crate) async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        if call.begun.is_some() {
+            return Err(ServerError::Continuation);
+        }
+        let allowed = Allowed::read(call.endpoint, call.body)?;
+        self.infer(call.endpoint, allowed.write(&model.id, call.max_tokens, "")).await
     }
 }
 

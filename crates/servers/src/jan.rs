@@ -6,13 +6,12 @@
 //! nothing over HTTP.
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use url::Url;
 
 use crate::http::Site;
 use crate::openai::Listed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError};
 
 #[derive(Debug)]
 pub(crate) struct Jan {
@@ -52,13 +51,7 @@ impl ModelServer for Jan {
         Ok(list.cards().into_iter().map(|card| card.model(Kind::Jan, None)).collect())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        self.site.call(model, endpoint, body, max_tokens).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        self.site.call(model, call).await
     }
 }

@@ -14,14 +14,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{FREEING, LOADING, Site};
 use crate::openai::artefact;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 /// How often it is asked whether it is back with its model.
 const ASKED: Duration = Duration::from_millis(250);
@@ -167,16 +166,10 @@ impl ModelServer for KoboldCpp {
         Ok(())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
         if self.freed(|_| {}).is_some() && self.loaded().await?.is_none() {
             self.bring_back().await?;
         }
-        self.site.call(model, endpoint, body, max_tokens).await
+        self.site.call(model, call).await
     }
 }

@@ -7,6 +7,7 @@
 //! [`Managed`] is a llama-server of our own. Not here: rewriting an answer before it leaves the machine
 //! (`idlewatt_core::answer`), and deciding what is shared or when a server of our own runs (the engine).
 
+mod call;
 mod digest;
 mod discovery;
 pub mod files;
@@ -38,9 +39,10 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use idlewatt_protocol::Artefact;
-use idlewatt_protocol::message::{Endpoint, RefusalCode};
+use idlewatt_protocol::message::RefusalCode;
 use url::Url;
 
+pub use call::{Begun, Call};
 pub use discovery::{DiscoverOptions, Found, Servers, USUAL_PORTS};
 pub use http::is_loopback;
 pub use installed::{Installed, installed};
@@ -162,20 +164,19 @@ pub trait ModelServer: Send + Sync + fmt::Debug {
         drop(self.models().await);
     }
 
-    /// Sends one request. `body` is OpenAI JSON as the network sent it: only fields on the allow-list are passed on,
-    /// the model's name is replaced, tokens are clamped to `max_tokens`, and usage is asked for on streams. Returns when
-    /// the server's head is there; the caller keeps the time limits. Dropping the answer closes the connection.
+    /// Sends one request: of its body only what is allowed, with the server's own name of the model, tokens clamped to
+    /// the limit, and usage asked for on streams. Returns when the server's head is there; the caller keeps the time
+    /// limits. Dropping the answer closes the connection.
     ///
     /// # Errors
-    /// When the request is not allowed or does not fit, or the server cannot be reached. A server's own error status
-    /// is an answer, not an error.
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError>;
+    /// When the request is not allowed or does not fit, the server cannot go on after what has begun, or cannot be
+    /// reached. A server's own error status is an answer, not an error.
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError>;
+
+    /// The ids that `model` reads `text` as, if the server tells them and they stand for exactly this text.
+    async fn ids_of(&self, _model: &Model, _text: &str) -> Option<Vec<u32>> {
+        None
+    }
 
     /// Whether the server itself says that it holds `model` in memory; `None` where it does not tell, or is away.
     async fn holds(&self, _model: &Model) -> Option<bool> {
@@ -186,6 +187,11 @@ pub trait ModelServer: Send + Sync + fmt::Debug {
     /// [`call`](Self::call) or the host brings it back, and other programs are refused until then.
     fn loads_on_request(&self) -> bool {
         true
+    }
+
+    /// Whether each load of a model is a process of its own, which the server started for it and which ends with it.
+    fn loads_in_a_process(&self) -> bool {
+        false
     }
 
     /// Asks the server to free the memory that `model` holds. `Ok` says only that it agreed: whether memory really fell is
@@ -283,6 +289,9 @@ pub enum ServerError {
     /// The prompt and the answer do not fit the context.
     #[error("the prompt is longer than the model's context")]
     Context,
+    /// An answer that has begun cannot be gone on with.
+    #[error("the model server cannot go on with this partial answer")]
+    Continuation,
     /// The request itself is not allowed.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -294,6 +303,7 @@ impl ServerError {
     pub const fn refusal(&self) -> RefusalCode {
         match self {
             Self::Context => RefusalCode::Context,
+            Self::Continuation => RefusalCode::Continuation,
             Self::Request(_) => RefusalCode::Limit,
             Self::Unreachable
             | Self::KeyNeeded

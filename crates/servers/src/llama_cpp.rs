@@ -9,7 +9,13 @@
 //!   is about unless `autoload=false` is given, and runs each in a process of its own.
 //! - A router frees a model by `POST /models/unload`, and loads it again for the next request. A single server cannot: its
 //!   end, or its own sleep, frees the memory.
-//! - `timings_per_token` adds token counts to each event of a stream; a trailing message of the assistant's is continued.
+//! - `timings_per_token` adds token counts to each event of a stream.
+//! - `return_tokens` tells no ids in the streams of `/v1`; the log-probabilities do, each with its token's `id`. Over the few
+//!   candidates that are left after sampling (`post_sampling_probs`) they cost nothing. Of a character that several tokens
+//!   make only the last id is told: `/tokenize` knows the others.
+//! - A trailing message of the assistant's is continued, and not repeated in a stream; a template that thinks refuses it
+//!   with 400. `/v1/completions` takes a list of texts and ids for one prompt and reads a text in it as a chat reads
+//!   what `/apply-template` makes of its messages.
 
 use std::path::Path;
 
@@ -24,15 +30,19 @@ use crate::digest::Digests;
 use crate::http::{FREEING, Site};
 use crate::name::{PublicName, tidy};
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 const PROPS: &str = "/props?autoload=false";
 const MODELS: &str = "/models?autoload=false";
+const TIMINGS: &str = ",\"timings_per_token\":true";
+const TIMINGS_AND_IDS: &str = ",\"timings_per_token\":true,\"n_probs\":1,\"post_sampling_probs\":true";
 
 #[derive(Debug)]
 pub(crate) struct LlamaCpp {
     site: Site,
     digests: Digests,
+    /// Of several models, as far as it said when it was recognised.
+    router: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,6 +86,40 @@ struct Slot {
     is_processing: bool,
 }
 
+#[derive(Deserialize)]
+struct Templated {
+    prompt: String,
+}
+
+#[derive(Deserialize)]
+struct Tokenized {
+    tokens: Vec<Token>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    id: u32,
+    piece: Piece,
+}
+
+/// What a token stands for: text, or bytes that are none by themselves.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Piece {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Piece {
+    fn bytes(&self) -> impl Iterator<Item = u8> + '_ {
+        let bytes = match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        };
+        bytes.iter().copied()
+    }
+}
+
 impl Props {
     fn is_router(&self) -> bool {
         self.role.as_deref() == Some("router")
@@ -106,13 +150,13 @@ impl LlamaCpp {
             Err(ServerError::Nonsense(_)) => return Ok(None),
             Err(other) => return Err(other),
         };
-        let is_it = match answer.json::<Props>() {
-            Ok(props) => props.is_llama_cpp(),
+        let (is_it, router) = match answer.json::<Props>() {
+            Ok(props) => (props.is_llama_cpp(), props.is_router()),
             // It tells no more without its key; with it, it is asked again.
-            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => answer.server == "llama.cpp",
-            Err(_) => false,
+            Err(ServerError::KeyNeeded | ServerError::KeyWrong) => (answer.server == "llama.cpp", false),
+            Err(_) => (false, false),
         };
-        Ok(is_it.then(|| Self { site: site.clone(), digests: digests.clone() }))
+        Ok(is_it.then(|| Self { site: site.clone(), digests: digests.clone(), router }))
     }
 
     /// Whether its weights are a blob of Ollama's: then this is a server that Ollama started, and Ollama lists its
@@ -157,6 +201,16 @@ impl LlamaCpp {
             context: props.default_generation_settings.n_ctx.filter(|n| *n > 0),
             warm,
         }
+    }
+
+    /// What a chat's messages come to in the model's template.
+    async fn prompt_of(&self, model: &Model, messages: &str) -> Result<String, ServerError> {
+        let ask = format!(r#"{{"model":{},"messages":{messages}}}"#, Value::from(&*model.id));
+        let templated: Result<Templated, _> = self.site.work_out("/apply-template", ask).await;
+        templated.map(|it| it.prompt).map_err(|error| match error {
+            ServerError::Nonsense(_) => ServerError::Continuation,
+            other => other,
+        })
     }
 
     /// A router's model: all that it states while it is loaded, its name otherwise.
@@ -226,6 +280,10 @@ impl ModelServer for LlamaCpp {
         Some(list.data.iter().any(|it| it.id == model.id && (it.is("loaded") || it.is("loading"))))
     }
 
+    fn loads_in_a_process(&self) -> bool {
+        self.router
+    }
+
     async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
         if self.holds(model).await == Some(false) {
             return Ok(());
@@ -238,16 +296,31 @@ impl ModelServer for LlamaCpp {
         }
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
-        // Token counts at every event, so that an answer cut off anywhere is billed to the token.
-        let dialect = if allowed.streaming { ",\"timings_per_token\":true" } else { "" };
-        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, dialect)).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        let (endpoint, allowed) = match call.begun {
+            Some(begun) if !begun.ids.is_empty() => {
+                let allowed = Allowed::read(call.endpoint, call.body)?;
+                let prompt = match allowed.messages() {
+                    Some(messages) => Some(self.prompt_of(model, messages).await?),
+                    None => None,
+                };
+                (Endpoint::Completions, allowed.after_ids(prompt.as_deref(), begun.ids)?)
+            }
+            _ => (call.endpoint, Allowed::continuing(call)?),
+        };
+        let dialect = match (allowed.streaming, call.ids) {
+            (false, _) => "",
+            // Token counts at every event, so that an answer cut off anywhere is billed to the token.
+            (true, false) => TIMINGS,
+            (true, true) => TIMINGS_AND_IDS,
+        };
+        self.site.infer(endpoint, allowed.write(&model.id, call.max_tokens, dialect)).await
+    }
+
+    async fn ids_of(&self, model: &Model, text: &str) -> Option<Vec<u32>> {
+        let ask = json!({"model": model.id, "content": text, "add_special": false, "with_pieces": true});
+        let read: Tokenized = self.site.work_out("/tokenize", ask.to_string()).await.ok()?;
+        let pieces = read.tokens.iter().flat_map(|it| it.piece.bytes());
+        pieces.eq(text.bytes()).then(|| read.tokens.iter().map(|it| it.id).collect())
     }
 }

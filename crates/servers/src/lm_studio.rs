@@ -10,7 +10,6 @@
 //! - A request for a model that is not loaded loads it (`JIT loading`, on by default). Its version is told nowhere.
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -18,7 +17,7 @@ use url::Url;
 use crate::http::{FREEING, Site};
 use crate::name::tidy;
 use crate::openai::artefact;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 #[derive(Debug)]
 pub(crate) struct LmStudio {
@@ -159,13 +158,7 @@ impl ModelServer for LmStudio {
         Ok(())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        self.site.call(model, endpoint, body, max_tokens).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        self.site.call(model, call).await
     }
 }

@@ -6,14 +6,13 @@
 //! starts it again. It also answers for Ollama, so it is asked before that.
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{FREEING, Site};
 use crate::openai::Listed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 #[derive(Debug)]
 pub(crate) struct LocalAi {
@@ -78,6 +77,10 @@ impl ModelServer for LocalAi {
         Some(system.holds(&model.id))
     }
 
+    fn loads_in_a_process(&self) -> bool {
+        true
+    }
+
     async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
         let system: System = self.site.facts("/system").await?;
         if !system.holds(&model.id) {
@@ -86,13 +89,7 @@ impl ModelServer for LocalAi {
         self.site.tell("/backend/shutdown", &json!({"model": model.id}), FREEING).await?.agreed()
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        self.site.call(model, endpoint, body, max_tokens).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        self.site.call(model, call).await
     }
 }

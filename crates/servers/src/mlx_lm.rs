@@ -9,12 +9,11 @@
 //! - It answers a stream's disconnect by stopping; it frees nothing while it runs.
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use url::Url;
 
 use crate::http::Site;
 use crate::openai::Listed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError};
 
 #[derive(Debug)]
 pub(crate) struct MlxLm {
@@ -49,13 +48,7 @@ impl ModelServer for MlxLm {
         Ok(list.cards().into_iter().map(|card| card.model(Kind::MlxLm, None)).collect())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        self.site.call(model, endpoint, body, max_tokens).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        self.site.call(model, call).await
     }
 }

@@ -6,6 +6,9 @@
 //! - `/v1` ignores `num_ctx` and truncates a longer prompt without a word.
 //! - `/api/generate` with no prompt and `keep_alive: 0` frees a model and loads none. It answers `200` with
 //!   `"done_reason": "unload"` at once, also while a request runs: then the model goes when that has ended.
+//! - Whether a trailing message of the assistant's is continued or answered depends on the model's template or renderer
+//!   (ollama/ollama issues 5775, 5890): the probe tells.
+//! - Each load starts a runner (`llm/server.go`), a process that holds this one model and ends when it is unloaded.
 
 use std::collections::HashMap;
 
@@ -19,7 +22,7 @@ use url::Url;
 use crate::http::{FREEING, Site};
 use crate::name::{PublicName, tidy};
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 /// A token of a chat is seldom shorter than this, so a prompt over `context × 3` bytes is surely at risk of being cut.
 const BYTES_A_TOKEN: usize = 3;
@@ -126,6 +129,10 @@ impl ModelServer for Ollama {
         Some(loaded.models.iter().any(|it| it.name == model.id))
     }
 
+    fn loads_in_a_process(&self) -> bool {
+        true
+    }
+
     async fn unload(&self, model: &Model) -> Result<(), UnloadError> {
         let what = json!({"model": model.id, "keep_alive": 0});
         let answer = self.site.tell("/api/generate", &what, FREEING).await?;
@@ -134,20 +141,18 @@ impl ModelServer for Ollama {
         if said.done { Ok(()) } else { Err(UnloadError::Refused) }
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        // A prompt it puts into the model's template whole, so what is appended there would be the user's.
+        if call.begun.is_some() && call.endpoint != Endpoint::ChatCompletions {
+            return Err(ServerError::Continuation);
+        }
+        let allowed = Allowed::continuing(call)?;
         let fits =
             model.context.is_none_or(|context| allowed.prompt_bytes() <= context as usize * BYTES_A_TOKEN);
         if !fits {
             return Err(ServerError::Context);
         }
-        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, "")).await
+        self.site.infer(call.endpoint, allowed.write(&model.id, call.max_tokens, "")).await
     }
 }
 

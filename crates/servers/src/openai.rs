@@ -5,13 +5,12 @@
 
 use async_trait::async_trait;
 use idlewatt_protocol::Artefact;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use url::Url;
 
 use crate::http::Site;
 use crate::name::{PublicName, tidy};
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError};
 
 /// The list of models as OpenAI's API has it.
 #[derive(Deserialize)]
@@ -101,13 +100,7 @@ impl ModelServer for OpenAi {
         Ok(models.collect())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        self.site.call(model, endpoint, body, max_tokens).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        self.site.call(model, call).await
     }
 }

@@ -8,7 +8,7 @@ use idlewatt_protocol::sse::Splitter;
 use idlewatt_protocol::usage::Reading;
 use serde_json::{Value, json};
 
-use crate::{Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Call, Model, ModelServer, ServerAnswer, ServerError};
 
 /// A cold model is loaded by the first request.
 const LOADING: Duration = Duration::from_secs(120);
@@ -239,7 +239,7 @@ impl Probing<'_> {
         body: &Value,
         max_tokens: u32,
     ) -> Result<ServerAnswer, ServerError> {
-        self.server.call(self.model, endpoint, body.to_string().as_bytes(), max_tokens).await
+        self.server.call(self.model, Call::new(endpoint, body.to_string().as_bytes(), max_tokens)).await
     }
 }
 

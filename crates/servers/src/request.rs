@@ -1,6 +1,9 @@
 //! What of a network's request reaches a model server: fields on an allow-list, and nothing else.
 //!
-//! The hub checks the same; a node does not take its word for it.
+//! The hub checks the same; a node does not take its word for it. How an answer that has begun is asked to go on:
+//! [`continuing`].
+
+mod continuing;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -143,7 +146,7 @@ impl<'a> Allowed<'a> {
     }
 
     /// The fields with which vLLM, `SGLang` and `TabbyAPI` go on with the assistant's last message instead of answering it.
-    pub(crate) fn continuing(&self) -> &'static str {
+    pub(crate) fn flags(&self) -> &'static str {
         if self.continues { ",\"continue_final_message\":true,\"add_generation_prompt\":false" } else { "" }
     }
 

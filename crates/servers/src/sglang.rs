@@ -13,7 +13,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -21,7 +20,7 @@ use url::Url;
 use crate::http::{FREEING, LOADING, Site};
 use crate::openai::{Listed, artefact};
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 #[derive(Debug)]
 pub(crate) struct SgLang {
@@ -123,17 +122,11 @@ impl ModelServer for SgLang {
         Ok(())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        let allowed = Allowed::continuing(call)?;
         if self.released.swap(false, Ordering::Relaxed) {
             self.site.tell("/resume_memory_occupation", &json!({}), LOADING).await?;
         }
-        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, allowed.continuing())).await
+        self.site.infer(call.endpoint, allowed.write(&model.id, call.max_tokens, allowed.flags())).await
     }
 }

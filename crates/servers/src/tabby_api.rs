@@ -12,7 +12,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,7 +20,7 @@ use url::Url;
 use crate::http::{FREEING, LOADING, Site};
 use crate::openai::artefact;
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 #[derive(Debug)]
 pub(crate) struct TabbyApi {
@@ -127,20 +126,14 @@ impl ModelServer for TabbyApi {
         Ok(())
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        let allowed = Allowed::continuing(call)?;
         if self.freed(|_| {}).is_some_and(|freed| freed.id == model.id) && self.loaded().await?.is_none() {
             // Its answer is a stream of progress that ends when the model is loaded.
             self.site
                 .tell("/v1/model/load", &json!({"model_name": model.id, "name": model.id}), LOADING)
                 .await?;
         }
-        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, allowed.continuing())).await
+        self.site.infer(call.endpoint, allowed.write(&model.id, call.max_tokens, allowed.flags())).await
     }
 }

@@ -6,13 +6,12 @@
 //! but nothing loads the model again as the host had set it up: it is never asked to.
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use url::Url;
 
 use crate::http::Site;
 use crate::openai::artefact;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError};
 
 #[derive(Debug)]
 pub(crate) struct TextGenerationWebui {
@@ -68,13 +67,7 @@ impl ModelServer for TextGenerationWebui {
         Some(info.loaded().is_some_and(|loaded| loaded == model.id))
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        self.site.call(model, endpoint, body, max_tokens).await
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        self.site.call(model, call).await
     }
 }

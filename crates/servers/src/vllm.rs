@@ -13,7 +13,6 @@
 //! - `continue_final_message` with `add_generation_prompt: false` continues a trailing message of the assistant's.
 
 use async_trait::async_trait;
-use idlewatt_protocol::message::Endpoint;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -21,7 +20,7 @@ use url::Url;
 use crate::http::{FREEING, LOADING, Site};
 use crate::openai::{Listed, artefact};
 use crate::request::Allowed;
-use crate::{Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
+use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 /// More at once is of no use to one host's cap.
 const MOST_SLOTS: u64 = 64;
@@ -138,19 +137,13 @@ impl ModelServer for Vllm {
         }
     }
 
-    async fn call(
-        &self,
-        model: &Model,
-        endpoint: Endpoint,
-        body: &[u8],
-        max_tokens: u32,
-    ) -> Result<ServerAnswer, ServerError> {
-        let allowed = Allowed::read(endpoint, body)?;
+    async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
+        let allowed = Allowed::continuing(call)?;
         // Asked each time: a request to a sleeping vLLM never ends.
         if self.sleeps().await? == Some(true) {
             self.site.tell("/wake_up", &Value::Null, LOADING).await?;
         }
-        self.site.infer(endpoint, allowed.write(&model.id, max_tokens, allowed.continuing())).await
+        self.site.infer(call.endpoint, allowed.write(&model.id, call.max_tokens, allowed.flags())).await
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use idlewatt_protocol::message::Endpoint;
-use idlewatt_servers::{DiscoverOptions, Found, Kind, Model, NoKeys, ServerError, ServerKeys, Servers};
+use idlewatt_servers::{Call, DiscoverOptions, Found, Kind, Model, NoKeys, ServerError, ServerKeys, Servers};
 use url::Url;
 use wiremock::matchers::{any, body_json, header, method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -91,9 +91,9 @@ async fn a_prompt_that_ollama_would_cut_in_silence_is_refused() {
     let model = &models(&found[0])[0];
     let ask =
         |words: usize| format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "word ".repeat(words));
-    let short = server.call(model, Endpoint::ChatCompletions, ask(10).as_bytes(), 8).await;
+    let short = server.call(model, Call::new(Endpoint::ChatCompletions, ask(10).as_bytes(), 8)).await;
     assert_eq!(short.unwrap().status, 200);
-    let long = server.call(model, Endpoint::ChatCompletions, ask(5000).as_bytes(), 8).await;
+    let long = server.call(model, Call::new(Endpoint::ChatCompletions, ask(5000).as_bytes(), 8)).await;
     assert_eq!(long.map(|answer| answer.status), Err(ServerError::Context));
 }
 
@@ -237,7 +237,8 @@ async fn only_the_allowed_fields_reach_the_server() {
     let found = discover(&[&fake]).await;
     let server = found[0].server.as_ref().unwrap();
     let body = br#"{"model":"x","messages":[{"role":"user","content":"a"}],"stream":true,"max_tokens":99,"id_slot":1}"#;
-    let mut answer = server.call(&models(&found[0])[0], Endpoint::ChatCompletions, body, 5).await.unwrap();
+    let mut answer =
+        server.call(&models(&found[0])[0], Call::new(Endpoint::ChatCompletions, body, 5)).await.unwrap();
     assert_eq!((answer.status, answer.streaming), (200, true));
     let mut length = 0;
     while let Some(bytes) = answer.chunk().await.unwrap() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::sse::Splitter;
 use idlewatt_protocol::usage::Reading;
-use idlewatt_servers::{Model, ModelServer, ServerError};
+use idlewatt_servers::{Call, Model, ModelServer, ServerError};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -38,7 +38,7 @@ pub(super) async fn ask(
     most: u32,
 ) -> Result<Asked, ServerError> {
     let begun = Instant::now();
-    let call = server.call(model, Endpoint::ChatCompletions, body.as_bytes(), most);
+    let call = server.call(model, Call::new(Endpoint::ChatCompletions, body.as_bytes(), most));
     let mut answer = timeout(LOADING, call).await.unwrap_or(Err(ServerError::Unreachable))?;
     if answer.status != 200 || !answer.streaming {
         return Err(ServerError::Nonsense("no stream for a short chat"));

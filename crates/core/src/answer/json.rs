@@ -6,11 +6,14 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use idlewatt_protocol::continuation::IDS_MEMBER;
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::usage::{ServerTimings, ServerUsage};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::ids::Told;
 use super::{PublicNames, Said};
 
 const NOT_AN_ANSWER: &str = "the model server sent something that is no answer";
@@ -68,6 +71,19 @@ struct Message<'a> {
     tool_calls: Option<&'a RawValue>,
 }
 
+/// Log-probabilities as llama.cpp writes them: with the id of each token.
+#[derive(Deserialize)]
+struct Logprobs {
+    content: Vec<Token>,
+}
+
+/// A token, and the text that came with it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Token {
+    pub(super) id: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
 #[derive(Deserialize)]
 struct Vector<'a> {
     #[serde(default)]
@@ -91,18 +107,37 @@ struct Cached {
 }
 
 /// Rewrites the data of one event; the event's bytes are appended to `out`.
+///
+/// With `ids` the log-probabilities are there for the ids in them, and go no further.
 pub(super) fn event(
     data: &[u8],
     names: &PublicNames,
     endpoint: Endpoint,
+    ids: bool,
     out: &mut BytesMut,
 ) -> Result<Said, &'static str> {
-    let object = read(data)?;
+    let mut object = read(data)?;
+    let logprobs = object.choices.first_mut().filter(|_| ids).and_then(|it| it.logprobs.take());
     out.reserve(data.len().max(ROOM));
     out.put_slice(b"data: ");
-    let said = write(&object, names, endpoint, true, out)?;
-    out.put_slice(b"\n\n");
+    let mut said = write(&object, names, endpoint, true, out)?;
+    if let Some(logprobs) = logprobs.and_then(|raw| serde_json::from_str::<Logprobs>(raw.get()).ok()) {
+        said.tokens = logprobs.content;
+    }
     Ok(said)
+}
+
+/// Ends an event.
+pub(super) fn close_event(ids: &Told, out: &mut BytesMut) {
+    if let Told::All(ids) = ids {
+        put(out, format_args!(",\"{IDS_MEMBER}\":["));
+        for (at, id) in ids.iter().enumerate() {
+            comma(at, out);
+            put(out, format_args!("{id}"));
+        }
+        out.put_slice(b"]");
+    }
+    out.put_slice(b"}\n\n");
 }
 
 /// Rewrites one whole body.
@@ -117,7 +152,9 @@ pub(super) fn whole(
         return Err(NOT_AN_ANSWER);
     }
     out.reserve(body.len().max(ROOM));
-    write(&object, names, endpoint, false, out)
+    let said = write(&object, names, endpoint, false, out)?;
+    out.put_slice(b"}");
+    Ok(said)
 }
 
 fn read(json: &[u8]) -> Result<Object<'_>, &'static str> {
@@ -125,6 +162,7 @@ fn read(json: &[u8]) -> Result<Object<'_>, &'static str> {
     if object.error.is_some() { Err(SERVER_ERROR) } else { Ok(object) }
 }
 
+/// All but the closing brace.
 fn write(
     object: &Object<'_>,
     names: &PublicNames,
@@ -160,7 +198,7 @@ fn write(
         out.put_slice(b"\",\"choices\":[");
         for (at, choice) in object.choices.iter().enumerate() {
             comma(at, out);
-            write_choice(choice, &mut said, out)?;
+            write_choice(choice, endpoint, &mut said, out)?;
         }
         out.put_slice(b"]");
     }
@@ -168,11 +206,15 @@ fn write(
         said.usage = Some(tokens.counts);
         write_usage(tokens, endpoint, out);
     }
-    out.put_slice(b"}");
     Ok(said)
 }
 
-fn write_choice(choice: &Choice<'_>, said: &mut Said, out: &mut BytesMut) -> Result<(), &'static str> {
+fn write_choice(
+    choice: &Choice<'_>,
+    endpoint: Endpoint,
+    said: &mut Said,
+    out: &mut BytesMut,
+) -> Result<(), &'static str> {
     put(out, format_args!("{{\"index\":{}", choice.index));
     if let Some(delta) = &choice.delta {
         out.put_slice(b",\"delta\":{");
@@ -186,8 +228,14 @@ fn write_choice(choice: &Choice<'_>, said: &mut Said, out: &mut BytesMut) -> Res
     }
     if let Some(text) = choice.text {
         said.add_text(text)?;
-        out.put_slice(b",\"text\":");
+        // A chat that is gone on with from its ids is answered as a completion.
+        let (open, close) = match endpoint {
+            Endpoint::ChatCompletions => (",\"delta\":{\"content\":", "}"),
+            _ => (",\"text\":", ""),
+        };
+        out.put_slice(open.as_bytes());
         out.put_slice(text.get().as_bytes());
+        out.put_slice(close.as_bytes());
     }
     out.put_slice(b",\"logprobs\":");
     out.put_slice(choice.logprobs.map_or("null", RawValue::get).as_bytes());
@@ -226,8 +274,9 @@ fn write_message(
         None if message.role.is_some() && empty => Some("\"\""),
         None => None,
     };
-    said.generated |= message.tool_calls.is_some();
-    said.generated |= reasoning.is_some_and(|text| text.get() != "\"\"");
+    said.hidden |= message.tool_calls.is_some();
+    said.hidden |= reasoning.is_some_and(|text| text.get() != "\"\"");
+    said.generated |= said.hidden;
     let null = whole.then_some("null");
     let fields = [
         ("role", if whole { Some("\"assistant\"") } else { message.role.map(|_| "\"assistant\"") }),
@@ -261,25 +310,28 @@ fn write_usage(tokens: &Tokens, endpoint: Endpoint, out: &mut BytesMut) {
     out.put_slice(b"}");
 }
 
+/// Whether a refusal says that prompt and answer do not fit the model's context, in the words of
+/// - llama.cpp, and Jan and `LocalAI`, which hand them on: type `exceed_context_size_error`, "… exceeds the available context
+///   size …" (`tools/server/server-context.cpp`);
+/// - vLLM: "This model's maximum context length is …", "… longer than the maximum model length …", and SGLang: "… longer than
+///   the model's context length …", both of some versions without an `error` around them;
+/// - LM Studio: "… the model is loaded with context length of only …", as a bare string of some versions;
+/// - text-generation-webui: "This model maximum context length is …" (`modules/api/completions.py`);
+/// - OpenAI and what imitates it: code `context_length_exceeded`.
+fn says_too_long(body: &[u8]) -> bool {
+    const CODES: [&str; 2] = ["exceed_context_size_error", "context_length_exceeded"];
+    const WORDS: [&str; 3] = ["context length", "context size", "maximum model length"];
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return false };
+    let error = body.get("error").unwrap_or(&body);
+    let says = |name: &str| error.get(name).and_then(Value::as_str);
+    let coded = [says("type"), says("code")].into_iter().flatten().any(|it| CODES.contains(&it));
+    let text = says("message").or(error.as_str()).unwrap_or_default();
+    coded || WORDS.iter().any(|it| text.contains(it))
+}
+
 /// An error object of OpenAI's form in place of the server's, which may name files and addresses.
 pub(super) fn error(status: u16, body: &[u8]) -> Bytes {
-    #[derive(Deserialize)]
-    struct Outer<'a> {
-        #[serde(borrow)]
-        error: Inner<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Inner<'a> {
-        #[serde(borrow, default, rename = "type")]
-        kind: Cow<'a, str>,
-        #[serde(borrow, default)]
-        message: Cow<'a, str>,
-    }
-    let too_long = serde_json::from_slice::<Outer<'_>>(body).is_ok_and(|body| {
-        body.error.kind == "exceed_context_size_error"
-            || body.error.message.contains("context length")
-            || body.error.message.contains("context size")
-    });
+    let too_long = says_too_long(body);
     let (kind, code, message) = match status {
         _ if too_long => (
             "invalid_request_error",

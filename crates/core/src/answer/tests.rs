@@ -178,6 +178,32 @@ fn a_whole_answer_has_openais_form() {
 }
 
 #[test]
+fn a_prompt_that_is_too_long_is_told_apart_in_every_servers_words() {
+    let said = |status, body: &[u8]| {
+        let (pieces, _) = whole(CHAT, status, body);
+        let error: serde_json::Value = serde_json::from_slice(&pieces[0].bytes).unwrap();
+        error["error"]["code"].as_str().map(str::to_owned)
+    };
+    let words: [(&str, u16, &[u8]); 8] = [
+        ("llama.cpp", 400, TOO_LONG),
+        ("LocalAI", 500, br#"{"error":{"code":500,"message":"rpc error: request (9412 tokens) exceeds the available context size (8192 tokens), try increasing it"}}"#),
+        ("vLLM", 400, br#"{"error":{"message":"This model's maximum context length is 4096 tokens. However, you requested 5000.","type":"BadRequestError","param":null,"code":400}}"#),
+        ("vLLM, older", 400, br#"{"object":"error","message":"The decoder prompt (length 5000) is longer than the maximum model length of 4096.","type":"BadRequestError"}"#),
+        ("SGLang", 400, br#"{"object":"error","message":"The input (5000 tokens) is longer than the model's context length (4096 tokens).","type":"BadRequest","param":null,"code":400}"#),
+        ("LM Studio", 400, br#"{"error":"Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens, which is not enough."}"#),
+        ("text-generation-webui", 400, br#"{"error":{"message":"This model maximum context length is 4096 tokens. However, your messages resulted in over 5000 tokens.","code":400,"param":"messages"}}"#),
+        ("OpenAI", 400, br#"{"error":{"message":"Too much.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#),
+    ];
+    for (server, status, body) in words {
+        assert_eq!(said(status, body).as_deref(), Some("context_length_exceeded"), "{server}");
+    }
+    let others: [&[u8]; 4] = [MALFORMED, b"<html>context length</html>", br#"{"detail":"context size"}"#, b"null"];
+    for body in others {
+        assert_eq!(said(400, body), None);
+    }
+}
+
+#[test]
 fn an_error_keeps_its_meaning_and_loses_its_words() {
     let code = |status, body| {
         let (pieces, _) = whole(CHAT, status, body);

@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use idlewatt_protocol::PublicKey;
+use idlewatt_protocol::continuation::ID_BYTES;
 use idlewatt_protocol::handshake::NodeSide;
-use idlewatt_protocol::limits::{MAX_REQUEST_BODY, MAX_STREAMS};
+use idlewatt_protocol::limits::{MAX_PREFIX_BYTES, MAX_REQUEST_BODY, MAX_STREAMS};
 use idlewatt_protocol::message::{Challenge, HubMessage, NodeMessage, Outcome, Posted, Request};
 
 use super::stream::{Phase, Stream};
 use super::{Closed, Effect, MAX_OPEN_BODIES, Session, Stage};
 use crate::Now;
+
+/// Text, and at most one token id for each byte of it.
+const MAX_PREFIX: u64 = MAX_PREFIX_BYTES as u64 * (1 + ID_BYTES);
 
 impl Session {
     pub(super) fn message(&mut self, message: HubMessage, now: &Now) {
@@ -66,8 +70,9 @@ impl Session {
     }
 
     fn request(&mut self, request: Request) {
+        let most = MAX_REQUEST_BODY as u64 + if request.prefix.is_some() { MAX_PREFIX } else { 0 };
         let length = usize::try_from(request.body_bytes).unwrap_or(usize::MAX);
-        if length == 0 || length > MAX_REQUEST_BODY {
+        if length == 0 || request.body_bytes > most {
             return self.breach("a request whose body is empty or over 4 MiB");
         }
         if self.streams.len() >= MAX_STREAMS {

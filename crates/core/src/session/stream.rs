@@ -136,6 +136,8 @@ impl Stream {
             endpoint: request.endpoint,
             body,
             max_tokens: request.max_tokens,
+            ids: request.ids,
+            prefix: request.prefix,
             own: request.own,
             price: request.price,
             deadlines: request.deadlines,

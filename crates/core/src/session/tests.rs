@@ -82,6 +82,7 @@ impl Bench {
             account: "anna".into(),
             hub_name: "hub".into(),
             urls: vec![],
+            resumed: vec![],
         }
     }
 

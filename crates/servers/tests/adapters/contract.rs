@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_servers::{
-    DiscoverOptions, Found, Kind, Model, ModelServer, ServerAnswer, ServerError, ServerKeys, Servers,
+    Call, DiscoverOptions, Found, Kind, Model, ModelServer, ServerAnswer, ServerError, ServerKeys, Servers,
     UnloadError, probe,
 };
 use url::Url;
@@ -60,7 +60,7 @@ pub(crate) async fn ask(
     tokens: u32,
 ) -> Result<ServerAnswer, ServerError> {
     let body = br#"{"messages":[{"role":"user","content":"Count."}],"stream":true}"#;
-    server.call(model, Endpoint::ChatCompletions, body, tokens).await
+    server.call(model, Call::new(Endpoint::ChatCompletions, body, tokens)).await
 }
 
 pub(crate) async fn read(mut answer: ServerAnswer) -> String {

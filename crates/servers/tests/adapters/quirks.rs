@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_servers::{
-    DiscoverOptions, Found, Kind, Model, ModelServer, NoKeys, ServerAnswer, ServerError, Servers, UnloadError,
+    Call, DiscoverOptions, Found, Kind, Model, ModelServer, NoKeys, ServerAnswer, ServerError, Servers,
+    UnloadError,
 };
 use url::Url;
 
@@ -30,7 +31,7 @@ async fn meet(fake: &Fake) -> (Arc<dyn ModelServer>, Model) {
 
 async fn ask(server: &dyn ModelServer, model: &Model, messages: &str) -> ServerAnswer {
     let body = format!("{{\"messages\":{messages},\"stream\":true}}");
-    let asked = server.call(model, Endpoint::ChatCompletions, body.as_bytes(), 100_000);
+    let asked = server.call(model, Call::new(Endpoint::ChatCompletions, body.as_bytes(), 100_000));
     tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap()
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use idlewatt_protocol::message::Endpoint;
-use idlewatt_servers::{Kind, ServerError, UnloadError, probe};
+use idlewatt_servers::{Call, Kind, ServerError, UnloadError, probe};
 use url::Url;
 
 use crate::contract::{Host, ask, read, row};
@@ -88,7 +88,7 @@ async fn the_real_llama_cpp_keeps_the_contract() {
     assert!(seen.chat && seen.completions && seen.streaming && seen.usage && seen.cancels && seen.logprobs);
     assert!(!seen.embeddings, "it was started without embeddings");
     assert!(report.tokens_per_second.is_some_and(|speed| speed > 1.0));
-    let refused = server.call(&model, Endpoint::Embeddings, br#"{"input":"x"}"#, 0).await.unwrap();
+    let refused = server.call(&model, Call::new(Endpoint::Embeddings, br#"{"input":"x"}"#, 0)).await.unwrap();
     assert_eq!((refused.status, refused.streaming), (501, false), "an error status is an answer");
     ok("probe");
 
