@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use idlewatt_hub::admin::{Command as AdminCommand, CommandError, perform_on};
-use idlewatt_hub::serve::{ServeOptions, serve};
+use idlewatt_hub::serve::{Network, ServeOptions, serve};
 use idlewatt_hub::store::{OpenError, check_folder, default_folder};
 use idlewatt_hub_core::ledger::{AccountName, FeeRate};
 use idlewatt_protocol::MicroCredits;
@@ -75,10 +75,16 @@ fn hub_name(text: &str) -> Result<String, String> {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Address to listen on; port 0 picks a free one
+    /// Address to listen on without encryption, for this machine or a proxy in front; port 0 picks a free one
     #[arg(long, default_value = "127.0.0.1:4181")]
     listen: SocketAddr,
-    /// Address that invites and nodes are given, where it is not the one listened on
+    /// Listen for the networks that this machine is in too, encrypted with a certificate of the hub's own key
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "0.0.0.0:4182")]
+    lan: Option<SocketAddr>,
+    /// Do not say in those networks that a hub is here
+    #[arg(long)]
+    unannounced: bool,
+    /// Further address that invites and nodes are given: the public one
     #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
     /// What nodes call this hub, such as `garage`; without it, its address
@@ -96,9 +102,9 @@ struct Serve {
     /// NATS; not in this version, which runs as one process
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
-    /// Proxies whose forwarded addresses are believed; not in this version, which believes none
+    /// Proxies whose `x-forwarded-for` is believed, such as 127.0.0.1 or 10.0.0.0/8; may be repeated
     #[arg(long, value_name = "CIDR")]
-    trust_proxy: Option<String>,
+    trust_proxy: Vec<Network>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -194,8 +200,17 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
     let command = match cli.command {
         Command::Serve(options) => {
             options.refuse_what_is_missing()?;
-            let Serve { listen, public_url, name, fee, with_parent, .. } = options;
-            let options = ServeOptions { listen, data, public_url, name, fee };
+            let Serve { listen, lan, unannounced, public_url, name, fee, with_parent, trust_proxy, .. } =
+                options;
+            let options = ServeOptions {
+                lan,
+                announce: !unannounced,
+                proxies: trust_proxy,
+                public_url,
+                name,
+                fee,
+                ..ServeOptions::new(listen, data)
+            };
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(serve(options, with_parent))?;
             return Ok((String::new(), ExitCode::SUCCESS));
@@ -249,17 +264,13 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0} is not in this version of idlewatt-hub: it keeps everything in SQLite in its data folder, runs as one process and believes no proxy. Leave the option out"
+    "{0} is not in this version of idlewatt-hub: it keeps everything in SQLite in its data folder and runs as one process. Leave the option out"
 )]
 struct NotInThisVersion(&'static str);
 
 impl Serve {
     fn refuse_what_is_missing(&self) -> Result<(), NotInThisVersion> {
-        let given = [
-            ("--database", self.database.is_some()),
-            ("--nats", self.nats.is_some()),
-            ("--trust-proxy", self.trust_proxy.is_some()),
-        ];
+        let given = [("--database", self.database.is_some()), ("--nats", self.nats.is_some())];
         given.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(name, _)| Err(NotInThisVersion(name)))
     }
 }
@@ -298,6 +309,8 @@ mod tests {
             "serve --with-parent",
             "serve --listen 127.0.0.1:0 --data /x --public-url https://hub.example",
             "serve --database postgres://x --nats nats://x --trust-proxy 10.0.0.0/8",
+            "serve --lan --trust-proxy 10.0.0.0/8 --trust-proxy ::1",
+            "serve --lan 192.168.1.7:4182 --unannounced",
             "key create --account a --credits 10 --json",
             "key list",
             "key revoke iw-abcdef",
@@ -315,9 +328,14 @@ mod tests {
             let words = std::iter::once("idlewatt-hub").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in
-            ["", "key create", "key create --account no/slash", "serve --listen here", "serve --fee 101"]
-        {
+        for line in [
+            "",
+            "key create",
+            "key create --account no/slash",
+            "serve --trust-proxy here",
+            "serve --listen here",
+            "serve --fee 101",
+        ] {
             let words =
                 std::iter::once("idlewatt-hub").chain(line.split(' ').filter(|word| !word.is_empty()));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

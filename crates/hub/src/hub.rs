@@ -16,7 +16,9 @@ use idlewatt_protocol::{PublicKey, RequestId, UnixMillis};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
+use crate::doors::Addresses;
 use crate::metrics::Metrics;
 use crate::node::Link;
 use crate::store::{Settled, Store};
@@ -29,8 +31,8 @@ pub(crate) struct Hub {
     pub(crate) key: PublicKey,
     /// What nodes call it.
     pub(crate) name: String,
-    /// Addresses of this hub, best first, for nodes.
-    pub(crate) urls: Vec<String>,
+    /// Where it is to be found; changes when this machine's own addresses do.
+    addresses: Mutex<Addresses>,
     pub(crate) metrics: Metrics,
     pub(crate) started: Instant,
     /// Answers and settlements under way: a drain waits for them.
@@ -66,12 +68,12 @@ struct Open {
 pub(crate) type Word = Result<(Envelope, Statement), Breach>;
 
 impl Hub {
-    pub(crate) fn new(store: Store, name: String, urls: Vec<String>) -> Self {
+    pub(crate) fn new(store: Store, name: String, addresses: Addresses) -> Self {
         Self {
             key: PublicKey::from(store.hub_key()),
             store,
             name,
-            urls,
+            addresses: Mutex::new(addresses),
             metrics: Metrics::default(),
             started: Instant::now(),
             tasks: TaskTracker::new(),
@@ -82,6 +84,17 @@ impl Hub {
             closed: Notify::new(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Its addresses, best first, for a node that is on this machine or elsewhere.
+    pub(crate) fn urls(&self, is_near: bool) -> Vec<Url> {
+        lock(&self.addresses).told(is_near)
+    }
+
+    /// Whether it is found elsewhere than before.
+    pub(crate) fn found_at(&self, addresses: Addresses) -> bool {
+        let before = std::mem::replace(&mut *lock(&self.addresses), addresses.clone());
+        before != addresses
     }
 
     pub(crate) fn routing(&self) -> MutexGuard<'_, Routing> {

@@ -4,6 +4,7 @@
 //! the command line.
 
 pub mod admin;
+mod doors;
 mod gateway;
 mod hub;
 mod metrics;

@@ -48,6 +48,9 @@ pub(crate) struct Metrics {
     pub(crate) unsigned: Counter,
     /// Nodes cut off for breaking the protocol.
     pub(crate) breaches: Counter,
+    /// Connections taken, and those refused because their address had too many.
+    pub(crate) connections: Counter,
+    pub(crate) connections_refused: Counter,
     tokens_in: Counter,
     tokens_out: Counter,
     /// Of answers with measured energy: millijoules, and completion tokens.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -23,9 +24,11 @@ use idlewatt_protocol::receipt::{Envelope, Opener};
 use idlewatt_protocol::{Class, Nonce};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep_until, timeout};
+use url::Url;
 
 use super::inbox::Over;
 use super::link::{Link, Out};
+use crate::doors::Peer;
 use crate::gateway::refusal;
 use crate::hub::{Hub, clock};
 
@@ -38,6 +41,7 @@ const REPLAY: usize = 100;
 /// `GET /node/v1`
 pub(crate) async fn upgrade(
     State(hub): State<Arc<Hub>>,
+    Extension(peer): Extension<Peer>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else {
@@ -51,14 +55,14 @@ pub(crate) async fn upgrade(
         .write_buffer_size(MAX_FRAME_PAYLOAD)
         .max_frame_size(MAX_CONTROL_BYTES)
         .max_message_size(MAX_CONTROL_BYTES)
-        .on_upgrade(|socket| run(hub, socket))
+        .on_upgrade(|socket| run(hub, socket, peer))
 }
 
-async fn run(hub: Arc<Hub>, mut socket: WebSocket) {
+async fn run(hub: Arc<Hub>, mut socket: WebSocket, peer: Peer) {
     // A stopping hub waits for farewells.
     let _running = hub.tasks.token();
     let (out, queue) = unbounded_channel();
-    let joined = match timeout(HANDSHAKE_TIMEOUT, join(&hub, &mut socket)).await {
+    let joined = match timeout(HANDSHAKE_TIMEOUT, join(&hub, &mut socket, &peer)).await {
         Ok(Some(Ok(joined))) => joined,
         Ok(Some(Err(refuse))) => {
             tracing::info!(code = ?refuse.code, "a node is not let in");
@@ -67,6 +71,8 @@ async fn run(hub: Arc<Hub>, mut socket: WebSocket) {
         }
         Ok(None) | Err(_) => return,
     };
+    // Who joined is known: what strangers may hold here does not bound it.
+    drop(peer);
     let Joined { node, account, epoch, agent, posted_through } = joined;
     let link = Arc::new(Link::new(node, account, epoch, agent, out));
     if !hub.register(&link) {
@@ -99,7 +105,7 @@ struct Joined {
 }
 
 /// The handshake; `None` when the peer went away in it.
-async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, Refuse>> {
+async fn join(hub: &Arc<Hub>, socket: &mut WebSocket, peer: &Peer) -> Option<Result<Joined, Refuse>> {
     if socket.protocol().is_none() {
         return Some(Err(refuse(
             RefuseCode::Version,
@@ -150,7 +156,7 @@ async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, R
         heartbeat_s: u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX),
         account: login.account.to_string(),
         hub_name: hub.name.clone(),
-        urls: hub.urls.clone(),
+        urls: hub.urls(peer.address.is_loopback()).iter().map(Url::to_string).collect(),
         resumed: Vec::new(),
     };
     say(socket, &HubMessage::Welcome(welcome)).await?;

@@ -48,7 +48,7 @@ pub struct TestHub {
     /// The consumer's key, with 10 credits.
     pub key: String,
     stop: Option<oneshot::Sender<()>>,
-    running: Option<JoinHandle<anyhow::Result<()>>>,
+    running: Option<JoinHandle<()>>,
     folder: tempfile::TempDir,
 }
 
@@ -60,11 +60,8 @@ impl TestHub {
     async fn start_in(folder: tempfile::TempDir) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = ServeOptions {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data: folder.path().to_owned(),
-            public_url: None,
-            name: None,
             fee: "5".parse().unwrap(),
+            ..ServeOptions::new("127.0.0.1:0".parse().unwrap(), folder.path().to_owned())
         };
         let serving = Serving::bind(options).await.unwrap();
         let (address, store) = (serving.address(), serving.store().clone());
@@ -80,7 +77,7 @@ impl TestHub {
     /// Stops it and waits until it has drained.
     pub async fn stop(&mut self) {
         drop(self.stop.take());
-        timeout(PATIENCE * 3, self.running.take().unwrap()).await.unwrap().unwrap().unwrap();
+        timeout(PATIENCE * 3, self.running.take().unwrap()).await.unwrap().unwrap();
     }
 
     pub fn begin_stop(&mut self) {
