@@ -54,6 +54,10 @@ impl Node {
             put("presence", level, format!("{}: {}", source.name, source.says), None);
         }
 
+        if let Some(Check { area, level, what, action }) = self.hotkey_checks() {
+            put(&area, level, what, action);
+        }
+
         for Check { area, level, what, action } in self.machine_checks() {
             put(&area, level, what, action);
         }

@@ -99,6 +99,7 @@ impl Engine {
         tasks.spawn(Arc::clone(&node).keep_circle());
         tasks.spawn(Arc::clone(&node).keep_own_server());
         tasks.spawn(Arc::clone(&node).keep_hearing());
+        tasks.spawn(Arc::clone(&node).keep_hotkey());
         tasks.close();
         Ok(Self { node, desk, claim })
     }

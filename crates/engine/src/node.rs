@@ -72,6 +72,8 @@ pub(crate) struct Node {
     /// The llama-server that the node runs itself, where the host wants one.
     pub(crate) own_server: OwnServer,
     pub(crate) own_use: OwnUse,
+    /// Whether the panic button's key is heard; `None` without one.
+    pub(crate) hotkey: Mutex<Option<idlewatt_presence::hotkey::Standing>>,
     /// The hubs that were joined, as the host's own endpoint asks them.
     pub(crate) hubs: Hubs,
     pub(crate) codes: Arc<LoginCodes>,
@@ -191,6 +193,7 @@ impl Node {
             circle: parts.circle,
             own_server: parts.own_server,
             own_use: OwnUse::default(),
+            hotkey: Mutex::default(),
             hubs: Hubs::default(),
             codes: Arc::default(),
             address: parts.address,

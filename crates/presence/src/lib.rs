@@ -9,8 +9,10 @@
 //! No hooks, no injection, no reading of other programs' memory, and nothing that tells which keys were pressed: a game's
 //! guard against cheats has nothing to find here.
 //!
-//! A platform is one module with three functions: `input` and `activity`, which tell a [`Teller`] for as long as they are
-//! polled, and `programs`.
+//! Beside it, one key combination of the host's choosing is heard ([`hotkey`]): it is found in the same sessions.
+//!
+//! A platform is one module with four functions: `input` and `activity`, which tell a [`Teller`] for as long as they are
+//! polled, `hotkey`, which rings a bell likewise, and `programs`.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use self::teller::Teller;
 
+pub mod hotkey;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]

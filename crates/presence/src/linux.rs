@@ -11,13 +11,16 @@ use tokio::sync::watch;
 
 use self::sessions::{Kind, Session, Sessions};
 use self::sockets::Socket;
+use crate::hotkey::{Bell, Hotkey};
 use crate::teller::Teller;
 use crate::{Options, Program, Sight};
 
 mod gamemode;
 mod gamepads;
+mod hotkey;
 mod microphone;
 mod mutter;
+mod portal;
 mod programs;
 mod sessions;
 mod sockets;
@@ -134,19 +137,36 @@ pub(crate) fn programs(options: &Options) -> Vec<Program> {
     programs::own(&surroundings.proc(), &windows)
 }
 
+/// Rings when a key combination is pressed.
+pub(crate) async fn hotkey(hotkey: Hotkey, options: Options, bell: Bell) {
+    match hotkey::follow(hotkey, &options.surroundings, &bell).await {}
+}
+
 async fn follow(surroundings: &Surroundings, quiet: Duration, teller: &Teller) -> Infallible {
+    let own = rustix::process::getuid().as_raw();
+    let listed = |listed: Option<&[Session]>| sessions::tell(listed, own, teller);
+    at_desk(surroundings, listed, |desk, nobody| attend(desk, nobody, surroundings, quiet, teller)).await
+}
+
+/// Attends to the desk that is the right one, until another is. `listed` hears what logind knows, each time that changes;
+/// what is attended to is told also whether logind knows of no graphical session.
+async fn at_desk<A: Future<Output = Infallible>>(
+    surroundings: &Surroundings,
+    listed: impl Fn(Option<&[Session]>),
+    attend: impl Fn(Desk, bool) -> A,
+) -> Infallible {
     let own = rustix::process::getuid().as_raw();
     let mut sessions = Sessions::connect(surroundings.system_bus.as_deref()).await;
     let look = async |sessions: &Sessions| {
-        let listed = sessions.list().await;
-        sessions::tell(listed.as_deref(), own, teller);
-        let nobody = listed.as_ref().is_some_and(|listed| !listed.iter().any(Session::is_graphical));
-        (desk(surroundings, listed.as_deref(), own), nobody)
+        let known = sessions.list().await;
+        listed(known.as_deref());
+        let nobody = known.as_ref().is_some_and(|known| !known.iter().any(Session::is_graphical));
+        (desk(surroundings, known.as_deref(), own), nobody)
     };
     let mut next = look(&sessions).await;
     loop {
         let now = next.clone();
-        let attend = attend(&now.0, now.1, surroundings, quiet, teller);
+        let attend = attend(now.0.clone(), now.1);
         tokio::pin!(attend);
         while next == now {
             tokio::select! {
@@ -158,9 +178,9 @@ async fn follow(surroundings: &Surroundings, quiet: Duration, teller: &Teller) -
     }
 }
 
-/// Watches one desk for as long as it is the right one. `nobody`: logind knows of no graphical session.
+/// Watches one desk. `nobody`: logind knows of no graphical session.
 async fn attend(
-    desk: &Desk,
+    desk: Desk,
     nobody: bool,
     surroundings: &Surroundings,
     quiet: Duration,
@@ -177,12 +197,12 @@ async fn attend(
             pending().await
         }
         Desk::OutOfSight(why) => {
-            teller.source(blind((*why).to_owned(), SIT_THERE));
+            teller.source(blind(why.to_owned(), SIT_THERE));
             pending().await
         }
         Desk::X11 { display } => {
             let both =
-                async { tokio::join!(x11(display, nobody, quiet, teller), beside(surroundings, teller)) };
+                async { tokio::join!(x11(&display, nobody, quiet, teller), beside(surroundings, teller)) };
             both.await.0
         }
         Desk::Wayland { socket } => {

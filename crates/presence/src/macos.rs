@@ -11,11 +11,13 @@ use idlewatt_core::presence::{Activity, PresenceReading};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::hotkey::{Bell, Hotkey};
 use crate::running;
 use crate::teller::Teller;
 use crate::{Options, Program, Sight};
 
 mod clock;
+mod hotkey;
 mod processes;
 mod screen;
 
@@ -66,6 +68,11 @@ pub(crate) async fn activity(_options: Options, listed: watch::Receiver<Vec<Stri
         teller.says("full screen", says, Activity { full_screen, ..Activity::default() });
         running::look(&listed, &teller).await;
     }
+}
+
+/// Rings when a key combination is pressed.
+pub(crate) async fn hotkey(hotkey: Hotkey, _options: Options, bell: Bell) {
+    hotkey::follow(hotkey, &bell).await;
 }
 
 pub(crate) fn programs(_options: &Options) -> Vec<Program> {

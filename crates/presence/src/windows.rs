@@ -11,12 +11,14 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::ears::{Ears, Heard};
+use crate::hotkey::{Bell, Hotkey};
 use crate::running;
 use crate::teller::Teller;
 use crate::{Options, Program, Sight};
 
 mod clock;
 mod ears;
+mod hotkey;
 mod pads;
 mod processes;
 mod screen;
@@ -105,13 +107,18 @@ pub(crate) async fn activity(_options: Options, listed: watch::Receiver<Vec<Stri
             heard = next(&mut ears) => match heard {
                 Some(Heard::Locked(locked)) => session.locked = Some(locked),
                 Some(Heard::DisplaysOff(off)) => session.displays_off = Some(off),
-                Some(Heard::Input) => {}
+                Some(Heard::Input | Heard::Key) => {}
                 None => ears = None,
             },
             _ = turn.tick() => look(&listed, &teller).await,
         }
         say_session(&teller, &session);
     }
+}
+
+/// Rings when a key combination is pressed.
+pub(crate) async fn hotkey(hotkey: Hotkey, _options: Options, bell: Bell) {
+    hotkey::follow(hotkey, &bell).await;
 }
 
 pub(crate) fn programs(_options: &Options) -> Vec<Program> {

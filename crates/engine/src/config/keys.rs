@@ -13,6 +13,7 @@ use idlewatt_core::windows::ShareWindows;
 use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
 use idlewatt_devices::cap::CapPlaces;
+use idlewatt_presence::hotkey::Hotkey;
 use idlewatt_protocol::{Millijoules, Milliwatts};
 use idlewatt_signals::PlugAddress;
 use url::Url;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub free_after: FreeAfter,
     /// `yield.drain`: how long running requests may take to finish when a rule ends sharing, and nobody waits.
     pub drain: Duration,
+    /// `yield.hotkey`: the key that gives everything back, wherever the keyboard points.
+    pub hotkey: Option<Hotkey>,
     /// `standby.after`: without demand for this long, what sharing loaded is unloaded; `None` never.
     pub standby_after: Option<Duration>,
     /// `own.networks`: whether the host's own endpoint asks joined networks for what this machine cannot answer.
@@ -221,6 +224,7 @@ impl Default for Settings {
             keep_awake: false,
             free_after: FreeAfter::Active(Duration::from_secs(30)),
             drain: Duration::from_secs(30),
+            hotkey: None,
             standby_after: Some(Duration::from_secs(10 * 60)),
             own_networks: false,
             gpus_off: Vec::new(),
@@ -290,6 +294,9 @@ pub(super) const KEYS: &[Rule] = &[
     rule("gpus.reserve", OPEN, |it, text| put(&mut it.reserve, reserve(text))),
     rule("yield.free_after", OPEN, |it, text| put(&mut it.free_after, free_after(text))),
     rule("yield.drain", OPEN, |it, text| put(&mut it.drain, duration::parse(text))),
+    rule("yield.hotkey", OPEN, |it, text| {
+        put(&mut it.hotkey, optional(text, |text| text.parse().map_err(|it| format!("it {it}"))))
+    }),
     rule("standby.after", OPEN, |it, text| {
         put(
             &mut it.standby_after,

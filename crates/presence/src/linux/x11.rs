@@ -1,5 +1,5 @@
-//! An X server: its idle counter, and beside it what covers the screen and whether the displays are off. Two connections, so
-//! that a question about windows never stands before the news that somebody is back.
+//! An X server: its idle counter, and beside it what covers the screen and whether the displays are off; and one key. A
+//! connection each, so that a question about windows never stands before the news that somebody is back.
 
 use std::os::fd::AsFd as _;
 
@@ -11,6 +11,7 @@ use x11rb::rust_connection::RustConnection;
 use super::wire::Wire;
 
 pub(super) mod idle;
+pub(super) mod key;
 pub(super) mod screen;
 
 /// Why this display tells nothing, or no more.

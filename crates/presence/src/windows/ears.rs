@@ -1,30 +1,35 @@
-//! A window that nobody sees, for what Windows tells only to windows: raw input, the lock, the displays.
+//! A window that nobody sees, for what Windows tells only to windows: raw input, the lock, the displays, a hotkey.
 #![expect(unsafe_code, reason = "Windows' messages have a C interface")]
 
 use std::cell::RefCell;
 use std::mem::size_of;
 use std::sync::mpsc;
 
-use ::windows::Win32::Foundation::{HANDLE, HINSTANCE, HWND, LPARAM, LRESULT, WPARAM};
+use ::windows::Win32::Foundation::{HANDLE, HINSTANCE, HWND, LPARAM, LRESULT, S_OK, WPARAM};
 use ::windows::Win32::System::LibraryLoader::GetModuleHandleW;
 use ::windows::Win32::System::Power::{POWERBROADCAST_SETTING, RegisterPowerSettingNotification};
 use ::windows::Win32::System::RemoteDesktop::{NOTIFY_FOR_THIS_SESSION, WTSRegisterSessionNotification};
 use ::windows::Win32::System::SystemServices::GUID_CONSOLE_DISPLAY_STATE;
+use ::windows::Win32::UI::Input::KeyboardAndMouse::{HOT_KEY_MODIFIERS, MOD_NOREPEAT, RegisterHotKey};
 use ::windows::Win32::UI::Input::{
     RAWINPUTDEVICE, RAWINPUTDEVICE_FLAGS, RIDEV_INPUTSINK, RIDEV_REMOVE, RegisterRawInputDevices,
 };
 use ::windows::Win32::UI::WindowsAndMessaging::{
     CreateWindowExW, DEVICE_NOTIFY_WINDOW_HANDLE, DefWindowProcW, DestroyWindow, DispatchMessageW,
-    GetMessageW, MSG, PBT_POWERSETTINGCHANGE, PostMessageW, PostQuitMessage, RegisterClassW, WM_APP,
-    WM_CLOSE, WM_DESTROY, WM_INPUT, WM_POWERBROADCAST, WM_WTSSESSION_CHANGE, WNDCLASSW, WS_EX_TOOLWINDOW,
-    WS_POPUP, WTS_SESSION_LOCK, WTS_SESSION_UNLOCK,
+    GetMessageW, MSG, PBT_POWERSETTINGCHANGE, PostMessageW, PostQuitMessage, RegisterClassW, SendMessageW,
+    WM_APP, WM_CLOSE, WM_DESTROY, WM_HOTKEY, WM_INPUT, WM_POWERBROADCAST, WM_WTSSESSION_CHANGE, WNDCLASSW,
+    WS_EX_TOOLWINDOW, WS_POPUP, WTS_SESSION_LOCK, WTS_SESSION_UNLOCK,
 };
-use ::windows::core::{PCWSTR, w};
+use ::windows::core::{HRESULT, PCWSTR, w};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const CLASS: PCWSTR = w!("IdlewattPresence");
 /// To the window: whether to hear raw input from now on.
 const HEAR_INPUT: u32 = WM_APP;
+/// To the window: to hear a key from now on, by its code, with the modifiers beside it. The window's thread must ask.
+const HEAR_KEY: u32 = WM_APP + 1;
+/// What the window calls the only key that it hears.
+const KEY: i32 = 1;
 /// The HID usage page of desktop controls, and on it pointers and keyboards.
 const DESKTOP: u16 = 1;
 const DEVICES: [u16; 2] = [2, 6];
@@ -38,6 +43,8 @@ pub(super) enum Heard {
     Locked(bool),
     /// Every display went off, or one is on.
     DisplaysOff(bool),
+    /// The key of [`Ears::hear_key`].
+    Key,
 }
 
 /// The window, on a thread of its own. Dropping it closes it.
@@ -85,6 +92,18 @@ impl Ears {
         if wanted {
             while self.heard.try_recv().is_ok() {}
         }
+    }
+
+    /// Asks for a key by its virtual code, with what is held beside it, until the window is closed. Blocks until the window
+    /// has answered.
+    ///
+    /// # Errors
+    /// What Windows says, `ERROR_HOTKEY_ALREADY_REGISTERED` among it.
+    pub(super) fn hear_key(&self, code: u16, held: HOT_KEY_MODIFIERS) -> ::windows::core::Result<()> {
+        let (code, held) = (WPARAM(code.into()), LPARAM(held.0 as isize));
+        // SAFETY: a message to a window that may be gone is answered with zero, nothing more.
+        let answer = unsafe { SendMessageW(handle(self.window), HEAR_KEY, Some(code), Some(held)) };
+        HRESULT(i32::try_from(answer.0).unwrap_or(-1)).ok()
     }
 
     fn post(&self, message: u32, value: usize) {
@@ -167,6 +186,8 @@ unsafe extern "system" fn hear(window: HWND, message: u32, value: WPARAM, detail
             hear_input(window, value.0 == 1);
             None
         }
+        WM_HOTKEY => Some(Heard::Key),
+        HEAR_KEY => return LRESULT(hear_key(window, value, detail).0 as isize),
         WM_CLOSE => {
             // SAFETY: the window is this thread's.
             drop(unsafe { DestroyWindow(window) });
@@ -195,6 +216,13 @@ unsafe fn displays(detail: LPARAM) -> Option<Heard> {
     // SAFETY: the caller vouches for the structure; its data is at least one byte.
     let (which, state) = unsafe { ((*setting).PowerSetting, (*setting).Data[0]) };
     (which == GUID_CONSOLE_DISPLAY_STATE).then_some(Heard::DisplaysOff(state == OFF))
+}
+
+fn hear_key(window: HWND, code: WPARAM, held: LPARAM) -> HRESULT {
+    let (code, held) = (u32::try_from(code.0).unwrap_or_default(), u32::try_from(held.0).unwrap_or_default());
+    // SAFETY: the window is this thread's; closing it gives the key back.
+    let asked = unsafe { RegisterHotKey(Some(window), KEY, HOT_KEY_MODIFIERS(held) | MOD_NOREPEAT, code) };
+    asked.map_or_else(|error| error.code(), |()| S_OK)
 }
 
 fn hear_input(window: HWND, wanted: bool) {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail at once")]
 
 mod games;
+mod hotkey;
 mod logind;
 mod microphone;
 mod mutter;

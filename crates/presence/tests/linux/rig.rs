@@ -163,7 +163,7 @@ impl Xvfb {
         self.xdotool(&["mousemove_relative", "1", "1"]);
     }
 
-    fn xdotool(&self, does: &[&str]) {
+    pub(crate) fn xdotool(&self, does: &[&str]) {
         let done = Command::new("xdotool").args(does).env("DISPLAY", &self.display).status();
         assert!(done.expect("xdotool runs").success());
     }

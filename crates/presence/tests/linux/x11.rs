@@ -98,19 +98,24 @@ async fn an_x_server_that_goes_is_reported_and_found_again() {
     until(&watch, active).await;
 }
 
-/// What a window manager does when `window` comes to the front in `state`.
-fn in_front(client: &impl x11rb::connection::Connection, window: Option<Window>, full_screen: bool) {
-    let atom = |name: &str| client.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom;
-    let (state, covers) = (atom("_NET_WM_STATE"), atom("_NET_WM_STATE_FULLSCREEN"));
-    if let Some(window) = window {
-        let states: &[u32] = if full_screen { &[covers] } else { &[] };
-        client.change_property32(PropMode::REPLACE, window, state, AtomEnum::ATOM, states).unwrap();
-    }
+/// What a window manager does when `window` comes to the front.
+fn in_front(client: &impl x11rb::connection::Connection, window: Window) {
     let root = client.setup().roots[0].root;
-    let active = atom("_NET_ACTIVE_WINDOW");
-    let front = [window.unwrap_or(x11rb::NONE)];
-    client.change_property32(PropMode::REPLACE, root, active, AtomEnum::WINDOW, &front).unwrap();
+    let active = atom(client, "_NET_ACTIVE_WINDOW");
+    client.change_property32(PropMode::REPLACE, root, active, AtomEnum::WINDOW, &[window]).unwrap();
     client.flush().unwrap();
+}
+
+/// What it does when `window` begins or ends to cover the screen: which window is in front, it does not say again.
+fn covers(client: &impl x11rb::connection::Connection, window: Window, covers: bool) {
+    let (state, full) = (atom(client, "_NET_WM_STATE"), atom(client, "_NET_WM_STATE_FULLSCREEN"));
+    let states: &[u32] = if covers { &[full] } else { &[] };
+    client.change_property32(PropMode::REPLACE, window, state, AtomEnum::ATOM, states).unwrap();
+    client.flush().unwrap();
+}
+
+fn atom(client: &impl x11rb::connection::Connection, name: &str) -> u32 {
+    client.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom
 }
 
 fn window(client: &impl x11rb::connection::Connection, class: &[u8]) -> Window {
@@ -131,20 +136,28 @@ async fn a_window_that_covers_the_screen_is_told_with_its_program_and_for_as_lon
     let watch = watch(options(server.surroundings()));
     until_says(&watch, "full screen", "no window manager").await;
     for _ in 0..3 {
-        in_front(&client, Some(game), false);
-        in_front(&client, Some(game), true);
-        let activity = until_activity(&watch, |it| it.full_screen.is_some()).await;
-        assert_eq!(activity.full_screen.unwrap().name, "Doom");
-        in_front(&client, Some(game), false);
-        until_activity(&watch, |it| it.full_screen.is_none()).await;
-        in_front(&client, Some(game), true);
+        in_front(&client, game);
+        for _ in 0..2 {
+            covers(&client, game, true);
+            let activity = until_activity(&watch, |it| it.full_screen.is_some()).await;
+            assert_eq!(activity.full_screen.unwrap().name, "Doom");
+            covers(&client, game, false);
+            until_activity(&watch, |it| it.full_screen.is_none()).await;
+        }
+        covers(&client, game, true);
         until_activity(&watch, |it| it.full_screen.is_some()).await;
         // A covered screen that is left for another program is in use, but not covered.
-        in_front(&client, Some(other), false);
+        in_front(&client, other);
         until_activity(&watch, |it| it.full_screen.is_none()).await;
-        in_front(&client, None, false);
+        in_front(&client, x11rb::NONE);
+        until_says(&watch, "full screen", "no window").await;
+        // One that covers it when it comes to the front need not say so again.
+        in_front(&client, game);
+        until_activity(&watch, |it| it.full_screen.is_some()).await;
+        covers(&client, game, false);
+        until_activity(&watch, |it| it.full_screen.is_none()).await;
     }
-    in_front(&client, Some(game), true);
+    covers(&client, game, true);
     until_activity(&watch, |it| it.full_screen.is_some()).await;
     drop(server);
     until_activity(&watch, |it| it.full_screen.is_none()).await;
@@ -155,21 +168,19 @@ async fn a_game_that_closes_its_window_covers_nothing() {
     let server = Xvfb::start(None);
     let (client, _) = x11rb::connect(Some(&server.display)).unwrap();
     let game = window(&client, b"doom\0Doom\0");
-    in_front(&client, Some(game), true);
+    covers(&client, game, true);
+    in_front(&client, game);
     let watch = watch(options(server.surroundings()));
     until_activity(&watch, |it| it.full_screen.is_some()).await;
     client.destroy_window(game).unwrap();
-    in_front(&client, None, false);
+    in_front(&client, x11rb::NONE);
     until_activity(&watch, |it| it.full_screen.is_none()).await;
     // A window manager that is slow to notice names a window that is gone.
-    in_front(&client, Some(window(&client, b"a\0b\0")), false);
-    let gone = client.generate_id().unwrap();
-    let root = client.setup().roots[0].root;
-    let active = client.intern_atom(false, b"_NET_ACTIVE_WINDOW").unwrap().reply().unwrap().atom;
-    client.change_property32(PropMode::REPLACE, root, active, AtomEnum::WINDOW, &[gone]).unwrap();
-    client.flush().unwrap();
+    in_front(&client, window(&client, b"a\0b\0"));
+    in_front(&client, client.generate_id().unwrap());
     let again = window(&client, b"again\0Again\0");
-    in_front(&client, Some(again), true);
+    covers(&client, again, true);
+    in_front(&client, again);
     let activity = until_activity(&watch, |it| it.full_screen.is_some()).await;
     assert_eq!(activity.full_screen.unwrap().name, "Again");
 }
