@@ -68,6 +68,20 @@ impl Directory {
         self.places.get(account).and_then(|place| place.group.as_ref())
     }
 
+    /// Whether its accounts need not know each other.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether a host refuses anybody.
+    #[must_use]
+    pub fn is_picky(&self, host: &AccountName) -> bool {
+        self.places
+            .get(host)
+            .is_some_and(|it| !it.refuses.accounts.is_empty() || !it.refuses.groups.is_empty())
+    }
+
     /// What `host` is to `asker`; `None` when it does not answer `asker` at all.
     #[must_use]
     pub fn relation(&self, asker: &AccountName, host: &AccountName) -> Option<Relation> {

@@ -14,6 +14,8 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use idlewatt_protocol::limits::{
     DEFAULT_MAX_TOKENS, MAX_CONTEXT, MAX_NAME, MAX_REQUEST_BODY, TEMPLATE_ALLOWANCE,
@@ -22,7 +24,7 @@ use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::{Capabilities, MicroCredits, Price};
 use serde_json::value::RawValue;
 
-use crate::routing::needs_of;
+use crate::routing::{Fingerprints, Prefix, needs_of};
 use crate::session::Most;
 use fields::{Fate, Kind};
 
@@ -53,6 +55,8 @@ pub struct Validated {
     body_bytes: usize,
     /// The forwarded fields, as `,"name":value` each.
     forwarded: String,
+    /// Where in that the conversation or prompt is; an embedding has none.
+    begins: Option<Range<usize>>,
 }
 
 /// Reads and judges one request body.
@@ -80,6 +84,7 @@ pub fn validate(endpoint: Endpoint, body: &[u8]) -> Result<Validated, ApiError> 
 
     let mut forwarded = String::with_capacity(body.len());
     let mut ignored = Vec::new();
+    let mut begins = None;
     for (name, fate) in fields::of(endpoint) {
         let Some(raw) = all.remove(*name) else { continue };
         match fate {
@@ -87,6 +92,9 @@ pub fn validate(endpoint: Endpoint, body: &[u8]) -> Result<Validated, ApiError> 
                 kind.check(name, raw)?;
                 need(&mut needs, name, raw);
                 forwarded.extend([",\"", name, "\":", raw.get()]);
+                if *name == needed && endpoint != Endpoint::Embeddings {
+                    begins = Some(forwarded.len() - raw.get().len()..forwarded.len());
+                }
             }
             Fate::OnlyOne => {
                 if raw.get() != "1" {
@@ -116,6 +124,7 @@ pub fn validate(endpoint: Endpoint, body: &[u8]) -> Result<Validated, ApiError> 
         ignored,
         body_bytes: body.len(),
         forwarded,
+        begins,
     })
 }
 
@@ -171,6 +180,21 @@ impl Validated {
         }
         out.push(b'}');
         out
+    }
+
+    /// What this conversation begins with, as nothing but fingerprints under `key`: by it the node is found that has read the
+    /// same before. `owner` is whose it is.
+    #[must_use]
+    pub fn prefix<H: Hasher + Clone>(&self, key: &impl BuildHasher<Hasher = H>, owner: &str) -> Prefix {
+        let mut marks = Fingerprints::new(key, [owner, &self.model]);
+        if let Some(at) = &self.begins {
+            let raw = self.forwarded.get(at.clone()).unwrap_or_default();
+            match self.endpoint {
+                Endpoint::ChatCompletions => messages::each(raw, |message| marks.part(message)),
+                _ => marks.part(raw),
+            }
+        }
+        marks.finish()
     }
 
     fn cannot_pay(&self, most: Most, price: Price, available: MicroCredits) -> ApiError {

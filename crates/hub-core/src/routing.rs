@@ -1,29 +1,41 @@
 //! Which node answers: every connected node's offer and load in one table, and a choice from it in a few microseconds.
 //!
-//! Order of the rules: scope → artefact and capabilities → price → free slot → the asker's own node → warm before cold →
-//! of two picked at random the less loaded, then the quicker to its first token. Randomness is passed in. At most
-//! [`SAMPLE`] eligible services are looked at, so a choice among 10,000 nodes costs what one among 20 does.
+//! Order of the rules: how near (the asker's own nodes, its circles', strangers') as far as scope and the host's block list
+//! allow → artefact, capabilities, region → price → free slot → warm before cold → who has the conversation's beginning
+//! cached → of two picked at random the one that promises the earlier first token. Randomness is passed in.
+//!
+//! A choice looks through one list of small entries ([`lists`]), from a random place until it has seen [`SAMPLE`] that will do:
+//! what it costs does not grow with the hub as long as some are free, and is one pass over the list where none is.
 //!
 //! Not here: retries, time and sockets (the hub's shell), and whether the asker can pay ([`crate::ledger`]).
 
+mod affinity;
+mod find;
+mod hedge;
+mod lists;
 mod near;
 mod needs;
+mod queue;
 #[cfg(test)]
 mod tests;
-mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use idlewatt_protocol::message::State;
-use idlewatt_protocol::{Artefact, Capabilities, Class, Price, PublicKey, ServiceOffer};
+use idlewatt_protocol::{Artefact, Capabilities, Class, Price, PublicKey, Region, Scope, ServiceOffer};
 
+use crate::circles::{Directory, Relation};
 use crate::ledger::AccountName;
-use needs::{lacks, union};
+use affinity::Affinity;
+use hedge::Allowance;
+use lists::{Audience, Entry, Lists, Spot};
+use needs::union;
 
+pub use affinity::{Fingerprints, Prefix};
 pub use needs::needs_of;
-pub use waiting::{MAX_WAITING, QueueFull, Ticket, Waiting};
+pub use queue::{Entered, MAX_WAITING, Place, Queue, QueueFull, Served};
 
 /// Eligible services looked at in one choice.
 pub const SAMPLE: usize = 16;
@@ -34,29 +46,30 @@ const MAX_KNOWN: usize = 10_000;
 /// When to ask again for a model that nobody serves right now.
 const AWAY_RETRY: Duration = Duration::from_secs(5);
 
-/// Who may answer, as the asker limits it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scope {
-    /// The asker's own nodes only.
-    Own,
-    /// Every node of this hub.
-    #[default]
-    Circle,
-}
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// Who asks.
-    pub account: &'a AccountName,
-    /// The model as the consumer names it.
-    pub model: &'a str,
+/// What a request wants of whoever answers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The model as the consumer names it: `model`, `model:quantisation` or `model@sha256:…`.
+    pub model: String,
     /// Everything that the request needs of a service.
     pub needs: Capabilities,
     /// The dearest price that the consumer accepts.
     pub max_price: Option<Price>,
-    /// Who may answer.
+    /// How far the request may travel.
     pub scope: Scope,
+    /// Where the node must stand.
+    pub region: Option<Region>,
+    /// The beginning of the conversation.
+    pub prefix: Prefix,
+}
+
+/// Who asks for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Who asks.
+    pub account: &'a AccountName,
+    /// What is wanted.
+    pub wanted: &'a Wanted,
     /// Nodes that were tried already.
     pub tried: &'a [PublicKey],
 }
@@ -75,13 +88,20 @@ pub struct Choice {
 /// Why nobody answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// No node of this hub ever offered such a model.
+    /// No node of this hub ever offered such a model to this account.
     Unknown {
         /// Models with a similar name.
         near: Vec<String>,
     },
+    /// It is there, outside the scope of the request.
+    OutOfScope {
+        /// The scope that would find it.
+        needs: Scope,
+    },
     /// Some service has the model, none has this.
     Unsupported(&'static str),
+    /// Services are there, none in the region.
+    Elsewhere,
     /// Services are there, all above the asker's limit.
     TooDear {
         /// The cheapest of them.
@@ -113,6 +133,8 @@ pub struct Model {
     pub price: (Price, Price),
     /// Nodes that offer it.
     pub nodes: usize,
+    /// The narrowest scope in which it is found.
+    pub scope: Scope,
     /// Whether one of them takes requests now.
     pub available: bool,
     /// Whether one of them has it loaded.
@@ -125,6 +147,7 @@ pub struct Model {
 
 #[derive(Debug)]
 struct Node {
+    key: PublicKey,
     account: AccountName,
     services: Vec<Service>,
     accepting: bool,
@@ -137,41 +160,22 @@ struct Node {
     given: u32,
     /// Moving average of the time to the first token, milliseconds; 0 until known.
     first_token_ms: u32,
+    /// Moving average of the bytes asked, over the same requests.
+    asked_bytes: u32,
 }
 
 #[derive(Debug)]
 struct Service {
     offer: Arc<ServiceOffer>,
     running: u32,
+    /// Where it is listed.
+    spots: Vec<Spot>,
 }
 
 impl Node {
-    fn accepts(&self, own: bool) -> bool {
-        self.accepting || own && self.own
-    }
-
-    fn has_room(&self, service: &Service, own: bool) -> bool {
-        self.accepts(own) && service.running < service.offer.slots && self.given < self.hinted
-    }
-}
-
-/// Every connected node, what it offers and how busy it is.
-#[derive(Debug, Default)]
-pub struct Router {
-    nodes: HashMap<PublicKey, Node>,
-    /// Base names and full names, to the services that answer to them.
-    by_name: HashMap<String, Vec<(PublicKey, String)>>,
-    by_account: HashMap<AccountName, Vec<PublicKey>>,
-    running: HashMap<AccountName, u32>,
-    known: BTreeMap<String, Artefact>,
-}
-
-impl Router {
-    /// A node is connected; it offers nothing yet. An older session of it is forgotten.
-    pub fn join(&mut self, key: PublicKey, account: AccountName) {
-        self.leave(&key);
-        self.by_account.entry(account.clone()).or_default().push(key);
-        let node = Node {
+    fn new(key: PublicKey, account: AccountName) -> Self {
+        Self {
+            key,
             account,
             services: Vec::new(),
             accepting: false,
@@ -180,18 +184,71 @@ impl Router {
             hinted: 0,
             given: 0,
             first_token_ms: 0,
-        };
-        self.nodes.insert(key, node);
+            asked_bytes: 0,
+        }
+    }
+
+    fn has_room(&self, service: &Service) -> bool {
+        service.running < service.offer.slots && self.given < self.hinted
+    }
+
+    fn service(&mut self, name: &str) -> Option<&mut Service> {
+        self.services.iter_mut().find(|service| service.offer.service == name)
+    }
+}
+
+/// The nodes of one account.
+#[derive(Debug)]
+struct Mine {
+    /// Short for the account's name while it has a node here.
+    id: u32,
+    nodes: Vec<u32>,
+}
+
+/// Every connected node, what it offers and how busy it is.
+#[derive(Debug, Default)]
+pub struct Router {
+    nodes: Vec<Option<Node>>,
+    vacant: Vec<u32>,
+    by_key: HashMap<PublicKey, u32>,
+    by_account: HashMap<AccountName, Mine>,
+    accounts: u32,
+    directory: Directory,
+    lists: Lists,
+    affinity: Affinity,
+    hedges: Allowance,
+    known: BTreeMap<String, Artefact>,
+}
+
+impl Router {
+    /// A node is connected; it offers nothing yet. An older session of it is forgotten.
+    pub fn join(&mut self, key: PublicKey, account: AccountName) {
+        self.leave(&key);
+        let at = self.vacant.pop().unwrap_or_else(|| {
+            self.nodes.push(None);
+            u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
+        });
+        let accounts = &mut self.accounts;
+        let mine = self.by_account.entry(account.clone()).or_insert_with(|| {
+            *accounts = accounts.wrapping_add(1);
+            Mine { id: *accounts, nodes: Vec::new() }
+        });
+        mine.nodes.push(at);
+        self.by_key.insert(key, at);
+        if let Some(place) = self.nodes.get_mut(at as usize) {
+            *place = Some(Node::new(key, account));
+        }
     }
 
     /// A node is gone.
     pub fn leave(&mut self, key: &PublicKey) {
-        self.unlist(key);
-        if let Some(node) = self.nodes.remove(key)
-            && let Some(keys) = self.by_account.get_mut(&node.account)
-        {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
+        let Some(at) = self.by_key.remove(key) else { return };
+        self.unlist(at);
+        let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::take) else { return };
+        self.vacant.push(at);
+        if let Some(mine) = self.by_account.get_mut(&node.account) {
+            mine.nodes.retain(|other| *other != at);
+            if mine.nodes.is_empty() {
                 self.by_account.remove(&node.account);
             }
         }
@@ -199,58 +256,80 @@ impl Router {
 
     /// A node offers these services and no others.
     pub fn offer(&mut self, key: &PublicKey, offers: Vec<ServiceOffer>) {
-        self.unlist(key);
-        let Some(node) = self.nodes.get_mut(key) else { return };
+        let Some(at) = self.by_key.get(key).copied() else { return };
+        self.unlist(at);
+        let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) else { return };
         let before = std::mem::take(&mut node.services);
         for offer in offers {
-            let name = offer.artefact.name();
-            if name != offer.artefact.model {
-                list(&mut self.by_name, &offer.artefact.model, key, &offer.service);
-            }
-            list(&mut self.by_name, &name, key, &offer.service);
             if self.known.len() < MAX_KNOWN {
-                self.known.insert(name, offer.artefact.clone());
+                self.known.insert(offer.artefact.name(), offer.artefact.clone());
             }
             let running =
                 before.iter().find(|old| old.offer.service == offer.service).map_or(0, |old| old.running);
-            node.services.push(Service { offer: Arc::new(offer), running });
+            node.services.push(Service { offer: Arc::new(offer), running, spots: Vec::new() });
         }
+        self.list(at);
     }
 
     /// A node takes requests, or does not.
     pub fn state(&mut self, key: &PublicKey, state: &State) {
-        let Some(node) = self.nodes.get_mut(key) else { return };
-        node.accepting = state.accepting;
-        node.own = state.own;
-        node.why = state.why;
-        node.hinted = state.free_slots;
-        node.given = 0;
+        self.with(key, |node| {
+            node.accepting = state.accepting;
+            node.own = state.own;
+            node.why = state.why;
+            node.hinted = state.free_slots;
+            node.given = 0;
+        });
     }
 
     /// A node ended everything that ran, or is about to go: until it says otherwise nothing more is given to it.
     pub fn away(&mut self, key: &PublicKey, why: Class) {
-        let Some(node) = self.nodes.get_mut(key) else { return };
-        (node.accepting, node.why) = (false, Some(why));
-        // What it said of its own account holds: a pause says so before its last request has ended.
-        node.own &= why == Class::Busy;
+        self.with(key, |node| {
+            (node.accepting, node.why) = (false, Some(why));
+            // What it said of its own account holds: a pause says so before its last request has ended.
+            node.own &= why == Class::Busy;
+        });
+    }
+
+    /// A node refused because it was busy: it gets nothing more until it says that it has room, one of its requests ends, or
+    /// [`maybe_free`](Self::maybe_free). Nothing else of it changes.
+    pub fn full(&mut self, key: &PublicKey) {
+        self.with(key, |node| node.hinted = node.given);
+    }
+
+    /// Nothing was heard of a node that was [`full`](Self::full): it is worth one more question.
+    pub fn maybe_free(&mut self, key: &PublicKey) {
+        self.with(key, |node| node.hinted = node.hinted.max(node.given + 1));
+    }
+
+    /// Who is in whose circle, in the place of what was known of it.
+    pub fn know(&mut self, directory: Directory) {
+        self.directory = directory;
+        for at in self.by_key.values().copied().collect::<Vec<_>>() {
+            self.unlist(at);
+            self.list(at);
+        }
+    }
+
+    /// An account's group and whom it refuses changed: `change` says so in the directory.
+    pub fn knows(&mut self, account: &AccountName, change: impl FnOnce(&mut Directory)) {
+        change(&mut self.directory);
+        for at in self.by_account.get(account).map_or_else(Vec::new, |mine| mine.nodes.clone()) {
+            self.unlist(at);
+            self.list(at);
+        }
     }
 
     /// Whether a node takes requests; `None` when it is not connected.
     #[must_use]
     pub fn is_accepting(&self, key: &PublicKey) -> Option<bool> {
-        self.nodes.get(key).map(|node| node.accepting)
+        self.by_key.get(key).and_then(|at| self.node(*at)).map(|node| node.accepting)
     }
 
     /// Nodes connected, and of those the ones that take requests.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
-        (self.nodes.len(), self.nodes.values().filter(|node| node.accepting).count())
-    }
-
-    /// Requests of an account that run now.
-    #[must_use]
-    pub fn running_of(&self, account: &AccountName) -> u32 {
-        self.running.get(account).copied().unwrap_or(0)
+        (self.by_key.len(), self.nodes.iter().flatten().filter(|node| node.accepting).count())
     }
 
     /// Chooses a node and takes a slot of it.
@@ -259,97 +338,60 @@ impl Router {
     /// When there is none, and why.
     pub fn choose(&mut self, ask: &Ask<'_>, random: u64) -> Result<Choice, NoRoute> {
         let choice = self.find(ask, random)?;
-        self.take(&choice, ask.account);
+        self.take(&choice);
         Ok(choice)
     }
 
-    /// Whether a slot is free for this.
-    #[must_use]
-    pub fn has_room(&self, ask: &Ask<'_>) -> bool {
-        self.find(ask, 0).is_ok()
-    }
-
-    fn find(&self, ask: &Ask<'_>, random: u64) -> Result<Choice, NoRoute> {
-        let base = ask.model.split_once('@').map_or(ask.model, |(base, _)| base);
-        let listed = self.by_name.get(base).map_or(&[][..], Vec::as_slice);
-        let mine = self.by_account.get(ask.account).map_or(&[][..], Vec::as_slice);
-        let mut seen = Seen::default();
-        let mut eligible: Vec<Candidate<'_>> = Vec::with_capacity(SAMPLE);
-        let own = mine.iter().filter_map(|key| self.nodes.get(key).map(|node| (key, node)));
-        for (key, node) in own {
-            for service in &node.services {
-                if service.offer.artefact.answers_to(ask.model) {
-                    eligible.extend(seen.look(ask, key, node, service, true));
-                }
-            }
-        }
-        if eligible.is_empty() && ask.scope == Scope::Circle && !listed.is_empty() {
-            let start = usize::try_from(random >> 32).unwrap_or(0) % listed.len();
-            let (after, before) = (listed.get(start..), listed.get(..start));
-            for (key, name) in after.into_iter().chain(before).flatten() {
-                let Some(node) = self.nodes.get(key).filter(|node| node.account != *ask.account) else {
-                    continue;
-                };
-                let Some(service) = node.services.iter().find(|it| it.offer.service == *name) else {
-                    continue;
-                };
-                if service.offer.artefact.answers_to(ask.model) {
-                    eligible.extend(seen.look(ask, key, node, service, false));
-                }
-                if eligible.len() >= SAMPLE {
-                    break;
-                }
-            }
-        }
-        let Some(best) = pick(&eligible, random) else { return Err(self.none(ask, seen)) };
-        Ok(Choice { node: *best.key, offer: Arc::clone(&best.service.offer), own: best.own })
-    }
-
-    fn take(&mut self, choice: &Choice, account: &AccountName) {
-        if let Some(node) = self.nodes.get_mut(&choice.node) {
+    fn take(&mut self, choice: &Choice) {
+        self.hedges.earn();
+        self.with(&choice.node, |node| {
             node.given += 1;
             if let Some(service) = node.service(&choice.offer.service) {
                 service.running += 1;
             }
-        }
-        *self.running.entry(account.clone()).or_default() += 1;
+        });
     }
 
-    /// Gives a slot back. `first_token` is the time this node took to its first token, where it came that far.
-    pub fn release(&mut self, choice: &Choice, account: &AccountName, first_token: Option<Duration>) {
-        if let Some(running) = self.running.get_mut(account) {
-            *running = running.saturating_sub(1);
-            if *running == 0 {
-                self.running.remove(account);
+    /// Gives a slot back. `first_token` is the time this node took to its first token of a body of so many bytes, where it
+    /// came that far.
+    pub fn release(&mut self, choice: &Choice, first_token: Option<(Duration, u64)>) {
+        self.with(&choice.node, |node| {
+            node.given = node.given.saturating_sub(1);
+            if let Some((took, bytes)) = first_token {
+                let ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX).max(1);
+                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+                node.first_token_ms = average(node.first_token_ms, ms);
+                node.asked_bytes = average(node.asked_bytes, bytes);
             }
-        }
-        let Some(node) = self.nodes.get_mut(&choice.node) else { return };
-        node.given = node.given.saturating_sub(1);
-        if let Some(took) = first_token {
-            let ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX).max(1);
-            node.first_token_ms = match node.first_token_ms {
-                0 => ms,
-                before => (before / 4 * 3).saturating_add(ms / 4),
-            };
-        }
-        if let Some(service) = node.service(&choice.offer.service) {
-            service.running = service.running.saturating_sub(1);
-        }
+            if let Some(service) = node.service(&choice.offer.service) {
+                service.running = service.running.saturating_sub(1);
+            }
+        });
     }
 
-    /// Every model that is offered now, by name.
+    /// This node has the whole of this request's conversation in its cache now.
+    pub fn remember(&mut self, choice: &Choice, prefix: &Prefix) {
+        self.affinity.remember(prefix, choice.node);
+    }
+
+    /// Every model that is offered now, by name; for an account, what is in its reach.
     #[must_use]
-    pub fn models(&self) -> Vec<Model> {
+    pub fn models(&self, reader: Option<&AccountName>) -> Vec<Model> {
         let mut models: BTreeMap<String, Model> = BTreeMap::new();
-        for node in self.nodes.values() {
-            for service in &node.services {
-                let offer = &service.offer;
+        for node in self.nodes.iter().flatten() {
+            let distance = match reader {
+                Some(reader) => self.distance(reader, &node.account),
+                None => Some(Scope::Own),
+            };
+            let Some(distance) = distance else { continue };
+            for Service { offer, .. } in node.services.iter().filter(|it| distance <= it.offer.scope) {
                 let model = models.entry(offer.artefact.name()).or_insert_with(|| Model {
                     name: offer.artefact.name(),
                     base: offer.artefact.model.clone(),
                     artefact: offer.artefact.clone(),
                     price: (offer.price, offer.price),
                     nodes: 0,
+                    scope: distance,
                     available: false,
                     warm: false,
                     context: 0,
@@ -357,6 +399,7 @@ impl Router {
                 });
                 model.price = (model.price.0.min(offer.price), model.price.1.max(offer.price));
                 model.nodes += 1;
+                model.scope = model.scope.min(distance);
                 model.available |= node.accepting;
                 model.warm |= offer.warm;
                 model.context = model.context.max(offer.context);
@@ -366,112 +409,90 @@ impl Router {
         models.into_values().collect()
     }
 
-    fn none(&self, ask: &Ask<'_>, seen: Seen) -> NoRoute {
-        if seen.full {
-            return NoRoute::Busy;
-        }
-        if seen.tried {
-            return NoRoute::Tried;
-        }
-        if let Some(class) = seen.away {
-            return NoRoute::Away { why: class, retry_after: AWAY_RETRY };
-        }
-        if let Some(cheapest) = seen.dear {
-            return NoRoute::TooDear { cheapest };
-        }
-        if let Some(what) = seen.lacks {
-            return NoRoute::Unsupported(what);
-        }
-        if self.known.values().any(|artefact| artefact.answers_to(ask.model)) {
-            return NoRoute::Away { why: None, retry_after: AWAY_RETRY };
-        }
-        NoRoute::Unknown { near: near::names(ask.model, self.known.keys().map(String::as_str)) }
+    /// The scope in which a node of `host` is found by `asker`; `None` when it does not answer `asker` at all.
+    fn distance(&self, asker: &AccountName, host: &AccountName) -> Option<Scope> {
+        Some(match self.directory.relation(asker, host)? {
+            Relation::Own => Scope::Own,
+            Relation::Circle => Scope::Circle,
+            Relation::Stranger => Scope::Public,
+        })
     }
 
-    fn unlist(&mut self, key: &PublicKey) {
-        let Some(node) = self.nodes.get(key) else { return };
+    fn node(&self, at: u32) -> Option<&Node> {
+        self.nodes.get(at as usize)?.as_ref()
+    }
+
+    /// Changes a node and what the lists say of its room.
+    fn with(&mut self, key: &PublicKey, change: impl FnOnce(&mut Node)) {
+        let Some(at) = self.by_key.get(key) else { return };
+        let Some(node) = self.nodes.get_mut(*at as usize).and_then(Option::as_mut) else { return };
+        change(node);
         for service in &node.services {
-            let artefact = &service.offer.artefact;
-            for name in [&artefact.name(), &artefact.model] {
-                if let Some(listed) = self.by_name.get_mut(name) {
-                    listed.retain(|(other, _)| other != key);
-                    if listed.is_empty() {
-                        self.by_name.remove(name);
+            let (accepting, room) = (node.accepting, node.has_room(service));
+            for spot in &service.spots {
+                if let Some(entry) = self.lists.entry(*spot) {
+                    (entry.accepting, entry.room) = (accepting, room);
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, at: u32) {
+        let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        let account = self.by_account.get(&node.account).map_or(0, |mine| mine.id);
+        let circle = match self.directory.group_of(&node.account) {
+            Some(group) => Some(Audience::Circle(group.clone())),
+            None if self.directory.is_open() => None,
+            None => Some(Audience::Hub),
+        };
+        let picky = self.directory.is_picky(&node.account);
+        for number in 0..node.services.len() {
+            let Some(service) = node.services.get(number) else { continue };
+            let offer = Arc::clone(&service.offer);
+            let entry = Entry {
+                node: at,
+                service: u16::try_from(number).unwrap_or(u16::MAX),
+                account,
+                able: needs::bits(offer.capabilities),
+                price: offer.price,
+                region: offer.region,
+                warm: offer.warm,
+                accepting: node.accepting,
+                room: node.has_room(service),
+                picky,
+            };
+            let near = circle.as_ref().filter(|_| offer.scope >= Scope::Circle);
+            let far = (offer.scope == Scope::Public).then_some(&Audience::Strangers);
+            let full = offer.artefact.name();
+            let base = (full != offer.artefact.model).then_some(&offer.artefact.model);
+            for name in base.into_iter().chain([&full]) {
+                for audience in near.into_iter().chain(far) {
+                    let spot = self.lists.insert(name, audience, entry);
+                    if let Some(service) = node.services.get_mut(number) {
+                        service.spots.push(spot);
                     }
                 }
             }
         }
     }
-}
 
-impl Node {
-    fn service(&mut self, name: &str) -> Option<&mut Service> {
-        self.services.iter_mut().find(|service| service.offer.service == name)
-    }
-}
-
-fn list(by_name: &mut HashMap<String, Vec<(PublicKey, String)>>, name: &str, key: &PublicKey, service: &str) {
-    by_name.entry(name.to_owned()).or_default().push((*key, service.to_owned()));
-}
-
-#[derive(Clone, Copy)]
-struct Candidate<'a> {
-    key: &'a PublicKey,
-    node: &'a Node,
-    service: &'a Service,
-    own: bool,
-}
-
-/// What stood in the way, over all services that answer to the name.
-#[derive(Default)]
-struct Seen {
-    full: bool,
-    tried: bool,
-    away: Option<Option<Class>>,
-    dear: Option<Price>,
-    lacks: Option<&'static str>,
-}
-
-impl Seen {
-    fn look<'a>(
-        &mut self,
-        ask: &Ask<'_>,
-        key: &'a PublicKey,
-        node: &'a Node,
-        service: &'a Service,
-        own: bool,
-    ) -> Option<Candidate<'a>> {
-        let offer = &service.offer;
-        if let Some(what) = lacks(ask.needs, offer.capabilities) {
-            self.lacks = Some(what);
-        } else if ask.max_price.is_some_and(|most| offer.price > most) && !own {
-            self.dear = Some(self.dear.map_or(offer.price, |price| price.min(offer.price)));
-        } else if !node.accepts(own) {
-            self.away = Some(node.why);
-        } else if ask.tried.contains(key) {
-            self.tried = true;
-        } else if !node.has_room(service, own) {
-            self.full = true;
-        } else {
-            return Some(Candidate { key, node, service, own });
+    fn unlist(&mut self, at: u32) {
+        let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        let spots: Vec<Spot> =
+            node.services.iter_mut().flat_map(|service| std::mem::take(&mut service.spots)).collect();
+        for spot in spots {
+            // The last of the list takes the place, so whoever that is learns where it is now.
+            let Some((moved, from)) = self.lists.remove(spot) else { continue };
+            let node = self.nodes.get_mut(moved.node as usize).and_then(Option::as_mut);
+            let service = node.and_then(|node| node.services.get_mut(usize::from(moved.service)));
+            if let Some(other) = service.and_then(|it| it.spots.iter_mut().find(|other| **other == from)) {
+                *other = spot;
+            }
         }
-        None
     }
 }
 
-/// Warm before cold; then of two at random the less loaded, then the quicker.
-fn pick<'a>(eligible: &[Candidate<'a>], random: u64) -> Option<Candidate<'a>> {
-    let warm: Vec<Candidate<'a>> = eligible.iter().filter(|it| it.service.offer.warm).copied().collect();
-    let pool = if warm.is_empty() { eligible } else { &warm };
-    let at = |random: u64| usize::try_from(random).ok().and_then(|random| random.checked_rem(pool.len()));
-    let first = at(random & 0xffff)?;
-    let mut second = at((random >> 16) & 0xffff)?;
-    if second == first {
-        second = (first + 1) % pool.len();
-    }
-    let rank = |it: &Candidate<'_>| {
-        (u64::from(it.service.running) * 1000 / u64::from(it.service.offer.slots), it.node.first_token_ms)
-    };
-    let (first, second) = (pool.get(first)?, pool.get(second)?);
-    Some(if rank(second) < rank(first) { *second } else { *first })
+/// An average that forgets: a quarter of the new.
+fn average(before: u32, now: u32) -> u32 {
+    if before == 0 { now } else { (before / 4 * 3).saturating_add(now / 4).max(1) }
 }

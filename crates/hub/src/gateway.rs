@@ -8,7 +8,9 @@ mod models;
 mod pin;
 mod receipts;
 mod respond;
+mod seeking;
 mod settling;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -34,6 +36,10 @@ pub(crate) fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Hub>
         ("get", "/energy.json", get(energy::json)),
         ("post", "/energy/reports", post(energy::take)),
         ("get", "/energy/reports/{id}", get(energy::one)),
+        ("get", "/chat", get(pages::chat::page)),
+        ("get", "/join", get(pages::chat::page)),
+        ("post", "/join/key", post(pages::chat::redeem)),
+        ("post", "/join/forget", post(pages::chat::forget)),
         ("get", "/healthz", get(healthz)),
         ("get", "/readyz", get(readyz)),
         ("get", "/metrics", get(exposition)),
@@ -54,6 +60,9 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
     let mut router = Router::new();
     for (_, path, route) in routes() {
         router = router.route(path, route.fallback(wrong_method));
+    }
+    for (path, kind, content) in pages::FILES {
+        router = router.route(path, pages::file(kind, content).fallback(wrong_method));
     }
     router.fallback(no_such_path).with_state(hub)
 }
@@ -106,10 +115,12 @@ pub(crate) fn refusal(status: u16, code: &'static str, message: &str) -> Refusal
 
 /// Who asks.
 fn authenticate(hub: &Hub, headers: &HeaderMap) -> Result<Consumer, ApiError> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    bearer
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .and_then(|(_, key)| hub.store.authenticate(key.trim()))
-        .ok_or_else(ApiError::invalid_api_key)
+    bearer(headers).and_then(|key| hub.store.authenticate(key)).ok_or_else(ApiError::invalid_api_key)
+}
+
+/// The secret that a request comes with.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, secret) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
 }

@@ -3,16 +3,17 @@
 //! Locks are held for table look-ups only, never across an await.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use idlewatt_hub_core::ledger::AccountName;
-use idlewatt_hub_core::routing::{Router, Waiting};
 use idlewatt_hub_core::session::Breach;
-use idlewatt_protocol::message::{HubMessage, Refuse, RefuseCode};
+use idlewatt_protocol::message::{HubMessage, Refuse, RefuseCode, Resume, Resumed};
 use idlewatt_protocol::receipt::{Envelope, Statement};
 use idlewatt_protocol::{PublicKey, RequestId, UnixMillis};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +21,8 @@ use url::Url;
 
 use crate::doors::Addresses;
 use crate::metrics::Metrics;
-use crate::node::Link;
+use crate::node::{Left, Link, Out, Seat};
+use crate::routing::Routing;
 use crate::store::{Settled, Store};
 
 /// A running hub.
@@ -38,8 +40,8 @@ pub(crate) struct Hub {
     /// Answers and settlements under way: a drain waits for them.
     pub(crate) tasks: TaskTracker,
     routing: Mutex<Routing>,
-    /// A slot, a node or a model came or went: whoever waits for one looks again.
-    changed: Notify,
+    /// Under which beginnings of conversations are recognised; drawn anew at each start.
+    pub(crate) fingerprint_key: RandomState,
     links: Mutex<HashMap<PublicKey, Arc<Link>>>,
     open: Mutex<HashMap<RequestId, Open>>,
     /// A request is over.
@@ -47,11 +49,15 @@ pub(crate) struct Hub {
     draining: AtomicBool,
 }
 
-/// The choice of nodes and the queue for it, which are only consistent together.
-#[derive(Debug, Default)]
-pub(crate) struct Routing {
-    pub(crate) router: Router,
-    pub(crate) waiting: Waiting,
+/// A node whose handshake has ended.
+#[derive(Debug)]
+pub(crate) struct Entering {
+    pub(crate) node: PublicKey,
+    pub(crate) account: AccountName,
+    pub(crate) agent: String,
+    pub(crate) epoch: u64,
+    pub(crate) out: UnboundedSender<Out>,
+    pub(crate) resume: Option<Resume>,
 }
 
 /// A request between admission and settlement.
@@ -78,7 +84,7 @@ impl Hub {
             started: Instant::now(),
             tasks: TaskTracker::new(),
             routing: Mutex::default(),
-            changed: Notify::new(),
+            fingerprint_key: RandomState::new(),
             links: Mutex::default(),
             open: Mutex::default(),
             closed: Notify::new(),
@@ -101,10 +107,6 @@ impl Hub {
         lock(&self.routing)
     }
 
-    pub(crate) fn changed(&self) -> &Notify {
-        &self.changed
-    }
-
     pub(crate) fn link(&self, node: &PublicKey) -> Option<Arc<Link>> {
         lock(&self.links).get(node).cloned()
     }
@@ -112,39 +114,70 @@ impl Hub {
     /// Whether a node that once joined is not connected.
     pub(crate) fn has_absent_nodes(&self) -> bool {
         let links = lock(&self.links);
-        self.store.nodes().iter().any(|node| !links.contains_key(&node.node))
+        self.store.nodes().iter().any(|node| !links.get(&node.node).is_some_and(|link| link.is_connected()))
     }
 
-    /// Puts a new session in the place of an older one, which is told. `false` when a newer one is there already.
-    pub(crate) fn register(&self, link: &Arc<Link>) -> bool {
+    /// A node is in: takes the seat at its link where it resumes, or gets a new link in the place of the old one.
+    ///
+    /// # Errors
+    /// Why not: a newer session is there already, or it resumes what cannot be.
+    pub(crate) fn enter(&self, entering: Entering) -> Result<(Seat, Vec<Resumed>), Refuse> {
+        let Entering { node, account, agent, epoch, out, resume } = entering;
         let mut links = lock(&self.links);
-        if links.get(&link.key).is_some_and(|other| other.epoch > link.epoch) {
-            return false;
-        }
-        let older = links.insert(link.key, Arc::clone(link));
-        self.routing().router.join(link.key, link.account.clone());
-        drop(links);
-        if let Some(older) = older {
-            older.cut_off(Refuse {
+        let before = links.get(&node).cloned();
+        if before.as_ref().is_some_and(|before| before.epoch() > epoch) {
+            return Err(Refuse {
                 code: RefuseCode::Superseded,
-                message:
-                    "A newer session of this node took over. If that was not you, another machine uses this \
-                          node's key."
-                        .into(),
+                message: "A newer session of this node is connected already.".into(),
             });
         }
-        true
+        if let Some(resume) = resume
+            && let Some(link) = before.as_ref().filter(|link| link.account == account)
+        {
+            match link.resume(epoch, out.clone(), &resume) {
+                Ok(Some(resumed)) => {
+                    let link = Arc::clone(link);
+                    self.route(|routing| routing.join(node, account));
+                    return Ok((Seat { link, epoch }, resumed));
+                }
+                Ok(None) => {}
+                Err(breach) => {
+                    drop(links);
+                    self.cut_off(link, &breach);
+                    return Err(breach.refuse());
+                }
+            }
+        }
+        let link = Arc::new(Link::new(node, account.clone(), agent, epoch, out));
+        links.insert(node, Arc::clone(&link));
+        self.route(|routing| routing.join(node, account));
+        drop(links);
+        if let Some(before) = before {
+            before.supersede();
+        }
+        Ok((Seat { link, epoch }, Vec::new()))
     }
 
-    /// Forgets a session, unless a newer one has its place.
-    pub(crate) fn unregister(&self, link: &Link) {
+    /// A node's socket is gone. Whether streams wait for it to come back.
+    pub(crate) fn leave(&self, seat: &Seat) -> bool {
         let mut links = lock(&self.links);
-        if links.get(&link.key).is_some_and(|other| other.epoch == link.epoch) {
-            links.remove(&link.key);
-            self.routing().router.leave(&link.key);
+        let left = seat.leave();
+        if links.get(&seat.link.key).is_some_and(|link| link.epoch() == seat.epoch) {
+            if left != Left::Waiting {
+                links.remove(&seat.link.key);
+            }
+            self.route(|routing| routing.leave(&seat.link.key));
             drop(links);
-            self.store.left(link.key);
-            self.changed.notify_waiters();
+            self.store.left(seat.link.key);
+        }
+        left == Left::Waiting
+    }
+
+    /// A node that was waited for did not come back.
+    pub(crate) fn give_up(&self, seat: &Seat) {
+        let mut links = lock(&self.links);
+        if seat.give_up() {
+            links.remove(&seat.link.key);
         }
     }
 
@@ -250,7 +283,7 @@ impl Hub {
         for link in lock(&self.links).values() {
             link.send(&HubMessage::Drain { by });
         }
-        self.changed.notify_waiters();
+        self.route(Routing::close);
     }
 
     /// Ends every session; what still runs is lost to its consumers as an error.

@@ -11,5 +11,6 @@ mod metrics;
 mod node;
 mod openapi;
 mod pages;
+mod routing;
 pub mod serve;
 pub mod store;

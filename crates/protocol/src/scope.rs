@@ -50,29 +50,36 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Where a node stands, as its host says: parts from wide to narrow, such as `eu` or `eu-de-berlin`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Where a node stands, as its host says: parts from wide to narrow, such as `eu` or `eu-de-berlin`. Nobody checks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 #[serde(try_from = "String", into = "String")]
-pub struct Region(String);
+pub struct Region {
+    length: u8,
+    bytes: [u8; Self::MOST],
+}
 
 /// Why a text is no region.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a region is 1 to 32 lower-case letters, digits and hyphens between them, from wide to narrow: `eu`, `eu-de`"
+    "a region is 1 to 16 lower-case letters, digits and hyphens between them, from wide to narrow: `eu`, `eu-de`"
 )]
 pub struct RegionError;
 
 impl Region {
+    const MOST: usize = 16;
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Whether a place in `narrower` is in this: `eu` holds `eu-de`.
     #[must_use]
     pub fn holds(&self, narrower: &Self) -> bool {
-        narrower.0.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        narrower.as_str().strip_prefix(self.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 }
 
@@ -83,11 +90,10 @@ impl FromStr for Region {
         let is_part = |part: &str| {
             !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         };
-        if text.len() <= 32 && text.split('-').all(is_part) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(RegionError)
-        }
+        let mut bytes = [0; Self::MOST];
+        let place = bytes.get_mut(..text.len()).filter(|_| text.split('-').all(is_part)).ok_or(RegionError)?;
+        place.copy_from_slice(text.as_bytes());
+        Ok(Self { length: u8::try_from(text.len()).map_err(|_| RegionError)?, bytes })
     }
 }
 
@@ -101,12 +107,12 @@ impl TryFrom<String> for Region {
 
 impl From<Region> for String {
     fn from(region: Region) -> Self {
-        region.0
+        region.as_str().to_owned()
     }
 }
 
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use idlewatt_protocol::MicroCredits;
+use idlewatt_protocol::{MicroCredits, Scope};
 use serde_json::json;
 
 /// An answer that is an error.
@@ -70,6 +70,22 @@ impl ApiError {
         };
         let message = format!("No node of this hub offers a model {:?}. {near}", shortened(model));
         Self { param: Some("model".into()), ..Self::new(404, INVALID, "model_not_found", message) }
+    }
+
+    /// 404: it is offered, but not within the scope of the request.
+    #[must_use]
+    pub fn out_of_scope(model: &str, scope: Scope, needs: Scope) -> Self {
+        let (within, by) = match scope {
+            Scope::Own => ("Your own nodes do not offer", "your circle"),
+            Scope::Circle | Scope::Public => ("Nobody in your circle offers", "strangers"),
+        };
+        let by = if needs == Scope::Public { "strangers" } else { by };
+        let message = format!(
+            "{within} {:?}; nodes of {by} do. To let them read this request, send `x-idlewatt-scope: {needs}` with a key \
+             that reaches as far.",
+            shortened(model)
+        );
+        Self { param: Some("x-idlewatt-scope".into()), ..Self::new(404, INVALID, "out_of_scope", message) }
     }
 
     /// 413: over 4 MiB.

@@ -64,6 +64,12 @@ pub(super) fn check(raw: &RawValue) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Each message of a conversation that was checked, as it came.
+pub(super) fn each(raw: &str, see: impl FnMut(&str)) {
+    let messages: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
+    messages.into_iter().map(RawValue::get).for_each(see);
+}
+
 fn check_parts(at: &str, content: &str) -> Result<(), ApiError> {
     let parts: Vec<&RawValue> = serde_json::from_str(content)
         .map_err(|_| ApiError::invalid(&format!("{at}.content"), "it must be a list of parts"))?;

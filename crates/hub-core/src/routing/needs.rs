@@ -1,7 +1,7 @@
 //! What a request needs of a service, and what a service lacks.
 
-use idlewatt_protocol::Capabilities;
 use idlewatt_protocol::message::Endpoint;
+use idlewatt_protocol::{Capabilities, Continuation};
 
 /// What an endpoint needs of a service.
 #[must_use]
@@ -15,23 +15,42 @@ pub fn needs_of(endpoint: Endpoint) -> Capabilities {
     needs
 }
 
-fn pairs(needs: Capabilities, has: Capabilities) -> [(&'static str, bool, bool); 9] {
-    [
-        ("chat completions", needs.chat, has.chat),
-        ("text completions", needs.completions, has.completions),
-        ("embeddings", needs.embeddings, has.embeddings),
-        ("streaming", needs.streaming, has.streaming),
-        ("cancelling", needs.cancels, has.cancels),
-        ("usage counts", needs.usage, has.usage),
-        ("logprobs", needs.logprobs, has.logprobs),
-        ("tools", needs.tools, has.tools),
-        ("a JSON schema", needs.json_schema, has.json_schema),
-    ]
+/// Each capability in words.
+const WORDS: [&str; 11] = [
+    "chat completions",
+    "text completions",
+    "embeddings",
+    "streaming",
+    "cancelling",
+    "usage counts",
+    "logprobs",
+    "tools",
+    "a JSON schema",
+    "going on with a partial answer",
+    "going on with a partial answer by its tokens",
+];
+
+/// One bit each, in the order of [`WORDS`].
+pub(super) fn bits(it: Capabilities) -> u16 {
+    let flags = [
+        it.chat,
+        it.completions,
+        it.embeddings,
+        it.streaming,
+        it.cancels,
+        it.usage,
+        it.logprobs,
+        it.tools,
+        it.json_schema,
+        it.continuation >= Continuation::Text,
+        it.continuation >= Continuation::Ids,
+    ];
+    flags.into_iter().zip(0..).fold(0, |bits, (flag, at)| bits | u16::from(flag) << at)
 }
 
-/// The first thing that is needed and was not seen, in words.
-pub(super) fn lacks(needs: Capabilities, has: Capabilities) -> Option<&'static str> {
-    pairs(needs, has).into_iter().find(|(_, needs, has)| *needs && !*has).map(|(what, ..)| what)
+/// The first of these bits in words.
+pub(super) fn lacks(missing: u16) -> Option<&'static str> {
+    WORDS.get(missing.trailing_zeros() as usize).copied()
 }
 
 /// What at least one of two was seen to do.

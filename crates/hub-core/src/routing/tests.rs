@@ -1,4 +1,5 @@
 use super::*;
+use crate::circles::Refusals;
 use idlewatt_protocol::message::Endpoint;
 
 pub(super) fn account(name: &str) -> AccountName {
@@ -25,10 +26,12 @@ fn service(model: &str) -> ServiceOffer {
         capabilities: Capabilities { chat: true, ..Capabilities::default() },
         warm: true,
         load_ms: None,
+        scope: Scope::Circle,
+        region: None,
     }
 }
 
-const READY: State = State { accepting: true, own: false, free_slots: 8, why: None, until: None };
+pub(super) const READY: State = State { accepting: true, own: false, free_slots: 8, why: None, until: None };
 
 /// Nodes 1 to `n`, each of its own account, each with one service of two slots.
 pub(super) fn router(n: u8) -> Router {
@@ -41,15 +44,28 @@ pub(super) fn router(n: u8) -> Router {
     router
 }
 
-pub(super) fn ask<'a>(account: &'a AccountName, model: &'a str) -> Ask<'a> {
-    let needs = needs_of(Endpoint::ChatCompletions);
-    Ask { account, model, needs, max_price: None, scope: Scope::Circle, tried: &[] }
+pub(super) fn wanted(model: &str) -> Wanted {
+    Wanted { model: model.into(), needs: needs_of(Endpoint::ChatCompletions), ..Wanted::default() }
+}
+
+/// Asks, with nothing tried.
+fn choose(
+    router: &mut Router,
+    account: &AccountName,
+    wanted: &Wanted,
+    random: u64,
+) -> Result<Choice, NoRoute> {
+    router.choose(&Ask { account, wanted, tried: &[] }, random)
+}
+
+fn ask(router: &mut Router, account: &AccountName, model: &str, random: u64) -> Result<Choice, NoRoute> {
+    choose(router, account, &wanted(model), random)
 }
 
 #[test]
 fn an_unknown_model_names_its_neighbours() {
     let me = account("me");
-    let unknown = router(1).choose(&ask(&me, "mm"), 0);
+    let unknown = ask(&mut router(1), &me, "mm", 0);
     assert_eq!(unknown, Err(NoRoute::Unknown { near: vec!["m:q4".into()] }));
 }
 
@@ -58,13 +74,13 @@ fn a_known_model_without_a_node_is_away_and_not_unknown() {
     let me = account("me");
     let mut gone = router(1);
     gone.leave(&key(1));
-    assert!(matches!(gone.choose(&ask(&me, "m"), 0), Err(NoRoute::Away { why: None, .. })));
+    assert!(matches!(ask(&mut gone, &me, "m", 0), Err(NoRoute::Away { why: None, .. })));
     let mut paused = router(1);
     paused.state(
         &key(1),
         &State { accepting: false, own: false, free_slots: 0, why: Some(Class::Busy), until: None },
     );
-    assert!(matches!(paused.choose(&ask(&me, "m:q4"), 0), Err(NoRoute::Away { why: Some(Class::Busy), .. })));
+    assert!(matches!(ask(&mut paused, &me, "m:q4", 0), Err(NoRoute::Away { why: Some(Class::Busy), .. })));
 }
 
 #[test]
@@ -78,27 +94,26 @@ fn a_node_that_pauses_for_others_still_answers_its_own_account() {
             router.away(&key(1), Class::Busy);
         }
         for (account, answered) in [(&mine, true), (&other, false)] {
-            let choice = router.choose(&ask(account, "m"), 0);
+            let choice = ask(&mut router, account, "m", 0);
             assert_eq!(choice.is_ok(), answered, "{account:?}");
             if let Ok(choice) = choice {
-                router.release(&choice, account, None);
+                router.release(&choice, None);
             }
         }
     }
     router.away(&key(1), Class::Offline);
-    assert!(router.choose(&ask(&mine, "m"), 0).is_err(), "a hub that drains gives it nothing");
+    assert!(ask(&mut router, &mine, "m", 0).is_err(), "a hub that drains gives it nothing");
 }
 
 #[test]
 fn slots_are_taken_until_released() {
     let me = account("me");
     let mut router = router(1);
-    let first = router.choose(&ask(&me, "m"), 0).unwrap();
-    router.choose(&ask(&me, "m"), 0).unwrap();
-    assert_eq!(router.choose(&ask(&me, "m"), 0), Err(NoRoute::Busy));
-    assert_eq!(router.running_of(&me), 2);
-    router.release(&first, &me, None);
-    assert!(router.choose(&ask(&me, "m"), 0).is_ok());
+    let first = ask(&mut router, &me, "m", 0).unwrap();
+    ask(&mut router, &me, "m", 0).unwrap();
+    assert_eq!(ask(&mut router, &me, "m", 0), Err(NoRoute::Busy));
+    router.release(&first, None);
+    assert!(ask(&mut router, &me, "m", 0).is_ok());
 }
 
 #[test]
@@ -106,20 +121,20 @@ fn a_nodes_own_hint_of_free_slots_is_obeyed() {
     let me = account("me");
     let mut router = router(1);
     router.state(&key(1), &State { free_slots: 1, ..READY });
-    router.choose(&ask(&me, "m"), 0).unwrap();
-    assert_eq!(router.choose(&ask(&me, "m"), 0), Err(NoRoute::Busy));
+    ask(&mut router, &me, "m", 0).unwrap();
+    assert_eq!(ask(&mut router, &me, "m", 0), Err(NoRoute::Busy));
 }
 
 #[test]
 fn an_offer_again_keeps_what_runs() {
     let me = account("me");
     let mut router = router(1);
-    let one = router.choose(&ask(&me, "m"), 0).unwrap();
-    router.choose(&ask(&me, "m"), 0).unwrap();
+    let one = ask(&mut router, &me, "m", 0).unwrap();
+    ask(&mut router, &me, "m", 0).unwrap();
     router.offer(&key(1), vec![service("m")]);
-    assert_eq!(router.choose(&ask(&me, "m"), 0), Err(NoRoute::Busy));
-    router.release(&one, &me, None);
-    assert!(router.choose(&ask(&me, "m"), 0).is_ok());
+    assert_eq!(ask(&mut router, &me, "m", 0), Err(NoRoute::Busy));
+    router.release(&one, None);
+    assert!(ask(&mut router, &me, "m", 0).is_ok());
 }
 
 #[test]
@@ -127,27 +142,29 @@ fn ones_own_node_comes_first_and_needs_no_price_limit() {
     let host = account("host3");
     let mut router = router(5);
     for random in 0..20 {
-        let cheap = Ask { max_price: Some(Price(1)), ..ask(&host, "m") };
-        let choice = router.choose(&cheap, random << 32 | random).unwrap();
+        let cheap = Wanted { max_price: Some(Price(1)), ..wanted("m") };
+        let choice = choose(&mut router, &host, &cheap, random << 32 | random).unwrap();
         assert_eq!((choice.node, choice.own), (key(3), true));
-        router.release(&choice, &host, None);
+        router.release(&choice, None);
     }
 }
 
 #[test]
 fn the_scope_own_never_leaves_the_account() {
     let me = account("me");
-    let own = Ask { scope: Scope::Own, ..ask(&me, "m") };
-    assert!(matches!(router(3).choose(&own, 0), Err(NoRoute::Away { .. })));
+    let own = Wanted { scope: Scope::Own, ..wanted("m") };
+    let none = choose(&mut router(3), &me, &own, 0);
+    assert_eq!(none, Err(NoRoute::OutOfScope { needs: Scope::Circle }));
 }
 
 #[test]
 fn price_and_capabilities_are_limits_with_their_own_answer() {
     let me = account("me");
-    let dear = Ask { max_price: Some(Price(99)), ..ask(&me, "m") };
-    assert_eq!(router(2).choose(&dear, 0), Err(NoRoute::TooDear { cheapest: Price(100) }));
-    let embed = Ask { needs: needs_of(Endpoint::Embeddings), ..ask(&me, "m") };
-    assert_eq!(router(2).choose(&embed, 0), Err(NoRoute::Unsupported("embeddings")));
+    let dear = Wanted { max_price: Some(Price(99)), ..wanted("m") };
+    let too_dear = NoRoute::TooDear { cheapest: Price(100) };
+    assert_eq!(choose(&mut router(2), &me, &dear, 0), Err(too_dear));
+    let embed = Wanted { needs: needs_of(Endpoint::Embeddings), ..wanted("m") };
+    assert_eq!(choose(&mut router(2), &me, &embed, 0), Err(NoRoute::Unsupported("embeddings")));
 }
 
 #[test]
@@ -157,10 +174,10 @@ fn warm_comes_before_cold_and_the_less_loaded_before_the_loaded() {
     for i in [1, 2] {
         cold.offer(&key(i), vec![ServiceOffer { warm: false, ..service("m") }]);
     }
-    assert_eq!(cold.choose(&ask(&me, "m"), 0x0001_0002_0003_0001).unwrap().node, key(3));
+    assert_eq!(ask(&mut cold, &me, "m", 0x0001_0002_0003_0001).unwrap().node, key(3));
     let mut two = router(2);
-    let first = two.choose(&ask(&me, "m"), 0).unwrap();
-    let second = two.choose(&ask(&me, "m"), 0).unwrap();
+    let first = ask(&mut two, &me, "m", 0).unwrap();
+    let second = ask(&mut two, &me, "m", 0).unwrap();
     assert_ne!(first.node, second.node);
 }
 
@@ -168,13 +185,14 @@ fn warm_comes_before_cold_and_the_less_loaded_before_the_loaded() {
 fn a_tried_node_is_not_chosen_again() {
     let me = account("me");
     let mut router = router(2);
-    let again = Ask { tried: &[key(1)], ..ask(&me, "m") };
+    let wanted = wanted("m");
+    let again = Ask { account: &me, wanted: &wanted, tried: &[key(1)] };
     for random in 0..10 {
         let choice = router.choose(&again, random << 32 | random).unwrap();
         assert_eq!(choice.node, key(2));
-        router.release(&choice, &me, None);
+        router.release(&choice, None);
     }
-    let all = Ask { tried: &[key(1), key(2)], ..ask(&me, "m") };
+    let all = Ask { tried: &[key(1), key(2)], ..again };
     assert_eq!(router.choose(&all, 0), Err(NoRoute::Tried));
 }
 
@@ -186,8 +204,8 @@ fn one_artefact_can_be_asked_for_by_its_digest() {
     let exact =
         ServiceOffer { artefact: Artefact { digest: Some(digest), ..service("m").artefact }, ..service("m") };
     router.offer(&key(2), vec![exact]);
-    assert_eq!(router.choose(&ask(&me, "m@sha256:abab"), 0).unwrap().node, key(2));
-    assert!(matches!(router.choose(&ask(&me, "m@sha256:ffff"), 0), Err(NoRoute::Unknown { .. })));
+    assert_eq!(ask(&mut router, &me, "m@sha256:abab", 0).unwrap().node, key(2));
+    assert!(matches!(ask(&mut router, &me, "m@sha256:ffff", 0), Err(NoRoute::Unknown { .. })));
 }
 
 #[test]
@@ -198,7 +216,129 @@ fn load_spreads_over_many_nodes() {
     let mut used = std::collections::HashSet::new();
     for _ in 0..100 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        used.insert(router.choose(&ask(&me, "m"), seed).unwrap().node);
+        used.insert(ask(&mut router, &me, "m", seed).unwrap().node);
     }
     assert!(used.len() > 50, "100 requests went to {} of 100 nodes", used.len());
+}
+
+fn put(router: &mut Router, host: &str, group: Option<&str>) {
+    router.knows(&account(host), |directory| directory.place(account(host), group.map(account)));
+}
+
+/// Two groups, a host who offers to strangers, and one whose hub's members he takes for friends.
+fn society() -> Router {
+    let mut router = router(4);
+    for (host, group) in [("host1", "red"), ("host2", "blue"), ("host3", "green"), ("me", "red")] {
+        put(&mut router, host, Some(group));
+    }
+    router.offer(&key(3), vec![ServiceOffer { scope: Scope::Public, ..service("m") }]);
+    router
+}
+
+fn all_who_answer(router: &mut Router, who: &str, scope: Scope) -> Vec<PublicKey> {
+    let (me, wanted) = (account(who), Wanted { scope, ..wanted("m") });
+    let mut nodes: Vec<_> =
+        std::iter::from_fn(|| choose(router, &me, &wanted, 0).ok()).map(|choice| choice.node).collect();
+    nodes.dedup();
+    nodes
+}
+
+#[test]
+fn a_prompt_goes_no_further_than_its_scope_and_nearer_nodes_come_first() {
+    let nobody: [PublicKey; 0] = [];
+    assert_eq!(all_who_answer(&mut society(), "me", Scope::Own), nobody);
+    assert_eq!(all_who_answer(&mut society(), "me", Scope::Circle), [key(1), key(4)]);
+    assert_eq!(all_who_answer(&mut society(), "me", Scope::Public), [key(1), key(4), key(3)]);
+    assert_eq!(all_who_answer(&mut society(), "host1", Scope::Own), [key(1)]);
+    assert_eq!(all_who_answer(&mut society(), "host2", Scope::Public), [key(2), key(4), key(3)]);
+    let mut home = society();
+    home.offer(&key(1), vec![ServiceOffer { scope: Scope::Own, ..service("m") }]);
+    assert_eq!(all_who_answer(&mut home, "me", Scope::Circle), [key(4)], "the first is for its host alone");
+    assert_eq!(all_who_answer(&mut home, "host1", Scope::Own), [key(1)]);
+}
+
+#[test]
+fn on_an_open_hub_who_is_in_no_group_is_a_stranger() {
+    let mut hub = society();
+    hub.know(Directory::new(true));
+    assert_eq!(all_who_answer(&mut hub, "somebody", Scope::Circle), []);
+    assert_eq!(all_who_answer(&mut hub, "somebody", Scope::Public), [key(3)]);
+}
+
+#[test]
+fn groups_and_refusals_count_at_once() {
+    let mut hub = society();
+    put(&mut hub, "me", Some("blue"));
+    assert_eq!(all_who_answer(&mut hub, "me", Scope::Circle), [key(2), key(4)]);
+    let mut hub = society();
+    let refuses = Refusals { accounts: [account("me")].into(), ..Refusals::default() };
+    hub.knows(&account("host1"), |directory| directory.refuse(account("host1"), refuses));
+    assert_eq!(all_who_answer(&mut hub, "me", Scope::Public), [key(4), key(3)]);
+}
+
+#[test]
+fn names_of_other_circles_models_are_not_told() {
+    let mut hub = society();
+    hub.offer(&key(2), vec![service("secret")]);
+    let near = |hub: &mut Router, who: &str| match ask(hub, &account(who), "secre", 0) {
+        Err(NoRoute::Unknown { near }) => near,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(near(&mut hub, "me"), Vec::<String>::new());
+    put(&mut hub, "me", Some("blue"));
+    assert_eq!(near(&mut hub, "me"), ["secret:q4"]);
+    let seen =
+        |who| hub.models(Some(&account(who))).into_iter().map(|it| (it.base, it.scope)).collect::<Vec<_>>();
+    assert_eq!(seen("host2"), [("m".to_owned(), Scope::Circle), ("secret".to_owned(), Scope::Own)]);
+    assert_eq!(seen("host1"), [("m".to_owned(), Scope::Own)]);
+}
+
+#[test]
+fn a_region_is_a_limit_with_its_own_answer() {
+    let (me, region) = (account("me"), |text: &str| text.parse::<Region>().ok());
+    let mut router = router(2);
+    router.offer(&key(2), vec![ServiceOffer { region: region("eu-north"), ..service("m") }]);
+    for (asked, answer) in [("eu", Ok(key(2))), ("eu-south", Err(NoRoute::Elsewhere))] {
+        let wanted = Wanted { region: region(asked), ..wanted("m") };
+        let choice = choose(&mut router, &me, &wanted, 0);
+        assert_eq!(choice.map(|it| it.node), answer, "{asked}");
+    }
+}
+
+#[test]
+fn a_conversation_goes_back_to_the_node_that_has_it_cached() {
+    let me = account("me");
+    let mut router = router(200);
+    let mut marks = Fingerprints::new(&std::hash::RandomState::new(), ["me", "m"]);
+    marks.part(&"x".repeat(300));
+    let again = Wanted { prefix: marks.finish(), ..wanted("m") };
+    let first = choose(&mut router, &me, &again, 7 << 32).unwrap();
+    router.remember(&first, &again.prefix);
+    router.release(&first, None);
+    for random in 0..50u64 {
+        let choice = choose(&mut router, &me, &again, random.wrapping_mul(0x9e37_79b9_7f4a_7c15)).unwrap();
+        assert_eq!(choice.node, first.node);
+        router.release(&choice, None);
+    }
+    router.state(&first.node, &State { accepting: false, ..READY });
+    assert_ne!(choose(&mut router, &me, &again, 0).unwrap().node, first.node, "nobody waits for a cache");
+}
+
+#[test]
+fn of_two_the_quicker_is_chosen_and_of_the_cold_the_one_that_loads_sooner() {
+    let me = account("me");
+    let mut two = router(2);
+    for (node, ms) in [(1, 2000), (2, 20)] {
+        let choice = Choice { node: key(node), offer: Arc::new(service("m")), own: false };
+        two.release(&choice, Some((Duration::from_millis(ms), 100)));
+    }
+    for random in 0..8u64 {
+        let choice = ask(&mut two, &me, "m", random << 32 | random).unwrap();
+        assert_eq!(choice.node, key(2));
+        two.release(&choice, None);
+    }
+    for (node, load_ms) in [(1, Some(1000)), (2, None)] {
+        two.offer(&key(node), vec![ServiceOffer { warm: false, load_ms, ..service("m") }]);
+    }
+    assert_eq!(ask(&mut two, &me, "m", 0).unwrap().node, key(1));
 }

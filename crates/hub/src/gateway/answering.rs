@@ -7,31 +7,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use idlewatt_hub_core::ledger::ReserveError;
 use idlewatt_hub_core::openai::{ApiError, Validated};
-use idlewatt_hub_core::routing::{Ask, Choice, NoRoute, Scope, Ticket};
+use idlewatt_hub_core::routing::{Choice, NoRoute, Wanted};
 use idlewatt_hub_core::settle::{Delivered, Tally};
 use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT, WHOLE_ANSWER_TIMEOUT};
 use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, Outcome, Request};
 use idlewatt_protocol::receipt::commitment;
-use idlewatt_protocol::{Class, Digest, Nonce, Price, PublicKey, RequestId, UnixMillis};
+use idlewatt_protocol::{Class, Digest, Nonce, Price, RequestId, UnixMillis};
 use tokio::time::timeout_at;
 
-use super::attempt::{Attempt, Failure, Opened, Progress, Slot};
+use super::attempt::{Attempt, Failure, Opened, Progress};
 use super::pin::Pins;
+use super::seeking::{BUSY_RETRY, Seeking};
 use super::settling::{Settling, settle};
-use crate::hub::{Hub, Routing, clock};
+use crate::hub::{Hub, clock};
+use crate::routing::Slot;
 use crate::store::{CannotReserve, Consumer, Reservation};
-
-/// How long a request waits for a free slot: a few answers of a usual length, and less than any client waits.
-const QUEUE_WAIT: Duration = Duration::from_secs(60);
 
 /// A request that so many nodes failed at is at fault itself more likely than the next node would be.
 const MOST_FAILURES: usize = 3;
-
-/// When to ask again where the queue was of no use.
-const BUSY_RETRY: Duration = Duration::from_secs(2);
-
-/// After this long a node that said it was busy is asked again, should nothing else be heard of it.
-const BUSY_AGAIN: Duration = Duration::from_millis(250);
 
 /// After a start, nodes need this long to come back: until then their models are away rather than unknown.
 const SETTLING_IN: Duration = Duration::from_secs(10);
@@ -42,8 +35,7 @@ pub(super) struct Admitted {
     pub(super) id: RequestId,
     pub(super) consumer: Consumer,
     pub(super) asked: Validated,
-    pub(super) max_price: Option<Price>,
-    pub(super) scope: Scope,
+    pub(super) wanted: Wanted,
     /// Over the body as the consumer sent it, salted with `salt`.
     pub(super) request_commitment: Digest,
     pub(super) salt: Nonce,
@@ -56,46 +48,28 @@ pub(super) struct Answering {
     hub: Arc<Hub>,
     request: Admitted,
     began: Instant,
-    place: Option<Place>,
+    seeking: Seeking,
     reservation: Option<Reservation>,
     attempt: Option<Attempt>,
     answered: Option<Choice>,
-    /// Nodes that failed, and those that were only busy.
-    failed: Vec<PublicKey>,
-    busy: Vec<PublicKey>,
     last_failure: Option<ApiError>,
     is_over: bool,
-}
-
-/// A place in a model's queue, left on drop.
-#[derive(Debug)]
-struct Place {
-    hub: Arc<Hub>,
-    model: String,
-    ticket: Ticket,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.hub.routing().waiting.leave(&self.model, self.ticket);
-        self.hub.changed().notify_waiters();
-    }
 }
 
 impl Answering {
     pub(super) fn new(hub: Arc<Hub>, request: Admitted) -> Self {
         hub.metrics.requests.add(1);
-        hub.admit(request.id, request.consumer.account.clone());
+        let account = request.consumer.account.clone();
+        hub.admit(request.id, account.clone());
+        let seeking = Seeking::new(Arc::clone(&hub), account, request.wanted.clone());
         Self {
             hub,
             request,
             began: clock(),
-            place: None,
+            seeking,
             reservation: None,
             attempt: None,
             answered: None,
-            failed: Vec::new(),
-            busy: Vec::new(),
             last_failure: None,
             is_over: false,
         }
@@ -175,15 +149,15 @@ impl Answering {
         drop(attempt);
         // What it may still say of this request is about nothing that was delivered.
         self.hub.expect_nothing(self.request.id);
-        if !failure.elsewhere || (!failure.busy && self.failed.len() + 1 >= MOST_FAILURES) {
+        if !failure.elsewhere || (!failure.busy && self.seeking.tried().len() + 1 >= MOST_FAILURES) {
             self.finish();
             return Some(failure.error);
         }
         self.hub.metrics.retries.add(1);
         if failure.busy {
-            self.busy.push(node);
+            self.seeking.busy(node);
         } else {
-            self.failed.push(node);
+            self.seeking.failed(node);
             self.last_failure = Some(failure.error);
         }
         None
@@ -191,71 +165,14 @@ impl Answering {
 
     /// Waits for a node and gives it the request.
     async fn seek(&mut self) -> Result<(), ApiError> {
-        let deadline = self.began + QUEUE_WAIT;
-        let hub = Arc::clone(&self.hub);
         loop {
-            // Listening begins before the look, so that no change between the two is missed.
-            let mut changed = std::pin::pin!(hub.changed().notified());
-            changed.as_mut().enable();
-            match self.choose() {
-                Ok(choice) => {
-                    let node = choice.node;
-                    let slot = Slot {
-                        hub: Arc::clone(&hub),
-                        choice,
-                        account: self.request.consumer.account.clone(),
-                        first_token: None,
-                    };
-                    self.place = None;
-                    if self.start(slot)? {
-                        return Ok(());
-                    }
-                    self.failed.push(node);
-                    continue;
-                }
-                Err(NoRoute::Busy) => {}
-                Err(NoRoute::Tried) if !self.busy.is_empty() => {}
-                Err(other) => return Err(self.no_route(other)),
+            let slot = self.seeking.next().await.map_err(|why| self.no_route(why))?;
+            let node = slot.choice.node;
+            if self.start(slot)? {
+                return Ok(());
             }
-            if self.place.is_none() {
-                let ticket = hub.routing().waiting.enter(&self.ask(&self.failed));
-                let ticket = ticket.map_err(|_| ApiError::busy(BUSY_RETRY))?;
-                let model = self.request.asked.model.clone();
-                self.place = Some(Place { hub: Arc::clone(&hub), model, ticket });
-            }
-            let again = if self.busy.is_empty() { deadline } else { deadline.min(clock() + BUSY_AGAIN) };
-            let is_changed = timeout_at(again.into(), changed).await.is_ok();
-            if !is_changed && clock() >= deadline {
-                return Err(ApiError::busy(BUSY_RETRY));
-            }
-            self.busy.clear();
+            self.seeking.failed(node);
         }
-    }
-
-    fn ask<'a>(&'a self, tried: &'a [PublicKey]) -> Ask<'a> {
-        let Admitted { consumer, asked, max_price, scope, .. } = &self.request;
-        Ask {
-            account: &consumer.account,
-            model: &asked.model,
-            needs: asked.needs,
-            max_price: *max_price,
-            scope: *scope,
-            tried,
-        }
-    }
-
-    fn choose(&self) -> Result<Choice, NoRoute> {
-        if self.hub.is_draining() {
-            return Err(NoRoute::Away { why: Some(Class::Offline), retry_after: BUSY_RETRY });
-        }
-        let tried: Vec<PublicKey> = self.failed.iter().chain(&self.busy).copied().collect();
-        let ask = self.ask(&tried);
-        let mut routing = self.hub.routing();
-        let Routing { router, waiting } = &mut *routing;
-        if waiting.goes_before(&ask, self.place.as_ref().map(|place| place.ticket), router) {
-            return Err(NoRoute::Busy);
-        }
-        router.choose(&ask, rand::random())
     }
 
     /// Reserves, and opens a stream on the chosen node; `false` when that node is gone.
@@ -329,6 +246,11 @@ impl Answering {
                 ApiError::unavailable("The hub has just started and its nodes are coming back.", BUSY_RETRY)
             }
             NoRoute::Unknown { near } => ApiError::model_not_found(model, &near),
+            NoRoute::OutOfScope { needs } => ApiError::out_of_scope(model, self.request.wanted.scope, needs),
+            NoRoute::Elsewhere => ApiError::invalid(
+                "x-idlewatt-region",
+                "no node that offers this model says that it stands there; leave it out, or name a wider one",
+            ),
             NoRoute::Unsupported(what) => ApiError::unsupported(what),
             NoRoute::TooDear { cheapest } => ApiError::invalid(
                 "x-idlewatt-max-price",
@@ -393,7 +315,7 @@ impl Answering {
     fn finish(&mut self) {
         self.is_over = true;
         self.attempt = None;
-        self.place = None;
+        self.seeking.give_up();
         self.reservation = None;
         self.hub.close(self.request.id);
     }

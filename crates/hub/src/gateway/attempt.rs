@@ -1,12 +1,9 @@
 //! One node's try at one request: reads what comes, pins it, counts it, and says when it is over or no answer.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_hub_core::openai::{ApiError, Validated};
-use idlewatt_hub_core::routing::Choice;
 use idlewatt_hub_core::session::Most;
 use idlewatt_hub_core::settle::Tally;
 use idlewatt_protocol::limits::BETWEEN_TOKENS_TIMEOUT;
@@ -18,30 +15,15 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::pin::{Pins, has_member};
-use crate::hub::{Hub, Word, clock};
+use crate::hub::{Word, clock};
 use crate::node::{Over, Received, Stream};
+use crate::routing::Slot;
 
 /// Largest answer in one JSON body, bytes: it is held whole, to be read before any of it goes on.
 const MAX_WHOLE: usize = 16 * 1024 * 1024;
 
 /// Largest error body of a model server that is looked at, bytes.
 const MAX_ERROR: usize = 16 * 1024;
-
-/// A slot of a node, given back on drop.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) hub: Arc<Hub>,
-    pub(super) choice: Choice,
-    pub(super) account: AccountName,
-    pub(super) first_token: Option<Duration>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.hub.routing().router.release(&self.choice, &self.account, self.first_token);
-        self.hub.changed().notify_waiters();
-    }
-}
 
 /// A request on its way through one node. Dropping it cancels what still runs.
 #[derive(Debug)]
@@ -295,7 +277,8 @@ impl Attempt {
     /// What is held goes on now, and counts as delivered.
     fn hand_over(&mut self) -> Bytes {
         if self.slot.first_token.is_none() {
-            self.slot.first_token = Some(clock().saturating_duration_since(self.started));
+            let took = clock().saturating_duration_since(self.started);
+            self.slot.first_token = Some((took, self.body_bytes));
         }
         self.delivered = self.read;
         self.held.split().freeze()

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use super::authenticate;
 use super::error::Refusal;
 use crate::hub::{Hub, now};
+use crate::store::Consumer;
 
 pub(super) async fn list(State(hub): State<Arc<Hub>>, headers: HeaderMap) -> Result<Json<Value>, Refusal> {
-    authenticate(&hub, &headers)?;
-    let models: Vec<Value> = entries(&hub).into_values().collect();
+    let reader = authenticate(&hub, &headers)?;
+    let models: Vec<Value> = entries(&hub, &reader).into_values().collect();
     Ok(Json(json!({ "object": "list", "data": models })))
 }
 
@@ -30,8 +31,8 @@ pub(super) async fn one(
     Path(wanted): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
-    authenticate(&hub, &headers)?;
-    let models = hub.routing().router.models();
+    let reader = authenticate(&hub, &headers)?;
+    let models = hub.routing().router.models(Some(&reader.account));
     let meant: Vec<&Model> = models.iter().filter(|model| model.artefact.answers_to(&wanted)).collect();
     if meant.is_empty() {
         return Err(ApiError::model_not_found(&wanted, &[]).into());
@@ -40,9 +41,9 @@ pub(super) async fn one(
 }
 
 /// Every name that may be asked for: each base name (any quantisation), and each with its quantisation.
-fn entries(hub: &Hub) -> BTreeMap<String, Value> {
+fn entries(hub: &Hub, reader: &Consumer) -> BTreeMap<String, Value> {
     let started = started(hub);
-    let models = hub.routing().router.models();
+    let models = hub.routing().router.models(Some(&reader.account));
     let mut by_base: BTreeMap<&str, Vec<&Model>> = BTreeMap::new();
     for model in &models {
         by_base.entry(&model.base).or_default().push(model);
@@ -67,6 +68,7 @@ fn entry(name: &str, models: &[&Model], started: i64) -> Value {
                 "unit": "micro-credits a million tokens",
             },
             "nodes": models.iter().map(|model| model.nodes).sum::<usize>(),
+            "scope": models.iter().map(|model| model.scope).min(),
             "available": models.iter().any(|model| model.available),
             "warm": models.iter().any(|model| model.warm),
             "context": models.iter().map(|model| model.context).max(),

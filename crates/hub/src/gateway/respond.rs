@@ -11,17 +11,17 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use idlewatt_hub_core::openai::{ApiError, validate};
-use idlewatt_hub_core::routing::Scope;
 use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_REQUEST_BODY};
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::receipt::commitment;
-use idlewatt_protocol::{Nonce, Price, RequestId};
+use idlewatt_protocol::{Nonce, RequestId};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answering::{Admitted, Answering};
 use super::authenticate;
 use super::error::{Refusal, event};
+use super::wanted::wanted;
 use crate::hub::{Hub, clock, lock, now};
 
 /// The head of a stream waits this long for the first token; later the head goes out alone and errors are chunks.
@@ -88,10 +88,9 @@ async fn answer(
     let salt = Nonce(rand::random());
     let admitted = Admitted {
         id,
-        consumer,
-        max_price: max_price(&parts.headers)?,
-        scope: scope(&parts.headers)?,
+        wanted: wanted(&parts.headers, &asked, &consumer, &hub.fingerprint_key)?,
         request_commitment: commitment(&salt, &body),
+        consumer,
         asked,
         salt,
         started: now(),
@@ -265,21 +264,5 @@ fn describe(answering: &Answering, headers: &mut HeaderMap) {
     }
     if !answering.asked().ignored.is_empty() {
         set(IGNORED, answering.asked().ignored.join(", "));
-    }
-}
-
-fn max_price(headers: &HeaderMap) -> Result<Option<Price>, ApiError> {
-    let Some(value) = headers.get("x-idlewatt-max-price") else { return Ok(None) };
-    let price = value.to_str().ok().and_then(|text| text.trim().parse().ok()).map(Price);
-    price.filter(|price| (Price::ZERO..=Price::MAX).contains(price)).map(Some).ok_or_else(|| {
-        ApiError::invalid("x-idlewatt-max-price", "it must be whole micro-credits a million tokens")
-    })
-}
-
-fn scope(headers: &HeaderMap) -> Result<Scope, ApiError> {
-    match headers.get("x-idlewatt-scope").map(HeaderValue::as_bytes) {
-        None | Some(b"circle" | b"public") => Ok(Scope::Circle),
-        Some(b"own") => Ok(Scope::Own),
-        Some(_) => Err(ApiError::invalid("x-idlewatt-scope", "it must be own, circle or public")),
     }
 }

@@ -12,25 +12,29 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_hub_core::session::{Breach, Due, Heard};
 use idlewatt_hub_core::settle::open_statement;
 use idlewatt_protocol::handshake::{hello_is_signed, sign_welcome};
 use idlewatt_protocol::limits::{
     FRAMES_PER_FLUSH, HANDSHAKE_TIMEOUT, HEARTBEAT, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, MAX_NAME,
-    PROTOCOL_VERSION, SUBPROTOCOL, WEBSOCKET_READ_BUFFER,
+    PROTOCOL_VERSION, RESUME_WINDOW, SUBPROTOCOL, WEBSOCKET_READ_BUFFER,
 };
-use idlewatt_protocol::message::{Challenge, HubMessage, NodeMessage, Refuse, RefuseCode, Welcome};
+use idlewatt_protocol::message::{
+    Challenge, Hello, HubMessage, NodeMessage, Refuse, RefuseCode, State as NodeState, Welcome,
+};
 use idlewatt_protocol::receipt::{Envelope, Opener};
-use idlewatt_protocol::{Class, Nonce};
+use idlewatt_protocol::{Class, Nonce, PublicKey};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use url::Url;
 
 use super::inbox::Over;
 use super::link::{Link, Out};
+use super::seat::{Seat, Taken};
 use crate::doors::Peer;
 use crate::gateway::refusal;
-use crate::hub::{Hub, clock};
+use crate::hub::{Entering, Hub, clock};
 
 /// Time for a node to take its last message before the socket is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -60,52 +64,99 @@ pub(crate) async fn upgrade(
 
 async fn run(hub: Arc<Hub>, mut socket: WebSocket, peer: Peer) {
     // A stopping hub waits for farewells.
-    let _running = hub.tasks.token();
+    let running = hub.tasks.token();
     let (out, queue) = unbounded_channel();
-    let joined = match timeout(HANDSHAKE_TIMEOUT, join(&hub, &mut socket, &peer)).await {
+    let is_near = peer.address.is_loopback();
+    let joined = match timeout(HANDSHAKE_TIMEOUT, join(&hub, &mut socket)).await {
         Ok(Some(Ok(joined))) => joined,
-        Ok(Some(Err(refuse))) => {
-            tracing::info!(code = ?refuse.code, "a node is not let in");
-            let _ = timeout(FAREWELL, farewell(&mut socket, &refuse)).await;
-            return;
-        }
+        Ok(Some(Err(refuse))) => return turn_away(&mut socket, &refuse).await,
         Ok(None) | Err(_) => return,
     };
     // Who joined is known: what strangers may hold here does not bound it.
     drop(peer);
-    let Joined { node, account, epoch, agent, posted_through } = joined;
-    let link = Arc::new(Link::new(node, account, epoch, agent, out));
-    if !hub.register(&link) {
-        return;
+    let Joined { challenge, hello, account, epoch } = joined;
+    let (node, posted_through) = (hello.node_key, hello.posted_through);
+    let (agent, resume) = (hello.agent.clone(), hello.resume.clone());
+    let entered = hub.enter(Entering { node, account, agent, epoch, out, resume });
+    let (seat, resumed) = match entered {
+        Ok(entered) => entered,
+        Err(refuse) => return turn_away(&mut socket, &refuse).await,
+    };
+    let (streams, account) = (resumed.len(), &seat.link.account);
+    tracing::info!(node = %node.short(), %account, epoch, agent = ?seat.link.agent, streams, "a node is connected");
+    let welcome = Welcome {
+        epoch,
+        signature: sign_welcome(hub.store.hub_key(), &challenge, &hello, epoch),
+        heartbeat_s: u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX),
+        account: account.to_string(),
+        hub_name: hub.name.clone(),
+        urls: hub.urls(is_near).iter().map(Url::to_string).collect(),
+        resumed,
+    };
+    let welcomed = timeout(HANDSHAKE_TIMEOUT, say(&mut socket, &HubMessage::Welcome(welcome))).await;
+    if matches!(welcomed, Ok(Some(()))) {
+        serve(&hub, &seat, socket, queue, posted_through).await;
     }
-    tracing::info!(node = %node.short(), account = %link.account, epoch, agent = ?link.agent, "a node is connected");
+    let is_awaited = hub.leave(&seat);
+    tracing::info!(node = %node.short(), epoch, is_awaited, "a node's connection is over");
+    drop(running);
+    if is_awaited {
+        sleep(RESUME_WINDOW).await;
+        hub.give_up(&seat);
+    }
+}
+
+/// From the welcome to the end of the socket.
+async fn serve(
+    hub: &Arc<Hub>,
+    seat: &Seat,
+    socket: WebSocket,
+    queue: UnboundedReceiver<Out>,
+    posted_through: u64,
+) {
     let (sink, stream) = socket.split();
     let mut writer = Box::pin(write(sink, queue));
     let ended = tokio::select! {
-        () = &mut writer => Ok(()),
-        ended = read(&hub, &link, stream) => ended,
-        ended = beat(&link) => ended,
-        ended = replay(&hub, &link, posted_through) => ended,
+        () = &mut writer => return,
+        ended = read(hub, seat, stream) => ended,
+        ended = beat(hub, seat) => ended,
+        ended = replay(hub, seat, posted_through) => ended,
     };
-    if let Err(breach) = ended {
-        hub.cut_off(&link, &breach);
+    let is_lost = match ended {
+        Ok(End::Lost) => true,
+        Ok(End::Over) => false,
+        Err(breach) => {
+            hub.cut_off(&seat.link, &breach);
+            false
+        }
+    };
+    if !is_lost {
         let _ = timeout(FAREWELL, writer).await;
     }
-    link.close();
-    hub.unregister(&link);
-    tracing::info!(node = %node.short(), epoch, "a node's session is over");
+}
+
+/// Why a socket is no longer read.
+enum End {
+    /// The node or the way to it is gone.
+    Lost,
+    /// The hub ended the session, and its last words are on their way.
+    Over,
+}
+
+async fn turn_away(socket: &mut WebSocket, refuse: &Refuse) {
+    tracing::info!(code = ?refuse.code, "a node is not let in");
+    let _ = timeout(FAREWELL, farewell(socket, refuse)).await;
 }
 
 struct Joined {
-    node: idlewatt_protocol::PublicKey,
-    account: idlewatt_hub_core::ledger::AccountName,
+    challenge: Challenge,
+    hello: Box<Hello>,
+    account: AccountName,
     epoch: u64,
-    agent: String,
-    posted_through: u64,
 }
 
 /// The handshake; `None` when the peer went away in it.
-async fn join(hub: &Arc<Hub>, socket: &mut WebSocket, peer: &Peer) -> Option<Result<Joined, Refuse>> {
+async fn join(hub: &Arc<Hub>, socket: &mut WebSocket) -> Option<Result<Joined, Refuse>> {
     if socket.protocol().is_none() {
         return Some(Err(refuse(
             RefuseCode::Version,
@@ -146,27 +197,10 @@ async fn join(hub: &Arc<Hub>, socket: &mut WebSocket, peer: &Peer) -> Option<Res
     if hub.is_draining() {
         return Some(Err(refuse(RefuseCode::Busy, "The hub stops now. Trying again later.")));
     }
-    let login = match hub.store.login(challenge.clone(), (*hello).clone()).await {
-        Ok(login) => login,
-        Err(refuse) => return Some(Err(refuse)),
-    };
-    let welcome = Welcome {
-        epoch: login.epoch,
-        signature: sign_welcome(hub.store.hub_key(), &challenge, &hello, login.epoch),
-        heartbeat_s: u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX),
-        account: login.account.to_string(),
-        hub_name: hub.name.clone(),
-        urls: hub.urls(peer.address.is_loopback()).iter().map(Url::to_string).collect(),
-        resumed: Vec::new(),
-    };
-    say(socket, &HubMessage::Welcome(welcome)).await?;
-    Some(Ok(Joined {
-        node: hello.node_key,
-        account: login.account,
-        epoch: login.epoch,
-        agent: hello.agent.clone(),
-        posted_through: hello.posted_through,
-    }))
+    match hub.store.login(challenge.clone(), (*hello).clone()).await {
+        Ok(login) => Some(Ok(Joined { challenge, hello, account: login.account, epoch: login.epoch })),
+        Err(refuse) => Some(Err(refuse)),
+    }
 }
 
 async fn say(socket: &mut WebSocket, message: &HubMessage) -> Option<()> {
@@ -235,24 +269,22 @@ async fn feed(sink: &mut SplitSink<WebSocket, Message>, out: Out) -> Option<()> 
 }
 
 /// Ends when the node closes, the socket fails, the session is over, or with what the node did wrong.
-async fn read(hub: &Arc<Hub>, link: &Arc<Link>, mut stream: SplitStream<WebSocket>) -> Result<(), Breach> {
+async fn read(hub: &Arc<Hub>, seat: &Seat, mut stream: SplitStream<WebSocket>) -> Result<End, Breach> {
+    let mut said = None;
     while let Some(message) = stream.next().await {
         let heard = match message {
-            Ok(Message::Text(text)) => hear(hub, link, &text),
-            Ok(Message::Binary(bytes)) => link.binary(&bytes),
-            Ok(Message::Ping(_) | Message::Pong(_)) => {
-                link.alive();
-                Some(Ok(()))
-            }
-            Ok(Message::Close(_)) => None,
-            Err(error) => return too_long(error).map_or(Ok(()), Err),
+            Ok(Message::Text(text)) => hear(hub, seat, &text, &mut said),
+            Ok(Message::Binary(bytes)) => seat.binary(&bytes),
+            Ok(Message::Ping(_) | Message::Pong(_)) => seat.alive(),
+            Ok(Message::Close(_)) => return Ok(End::Lost),
+            Err(error) => return too_long(error).map_or(Ok(End::Lost), Err),
         };
-        match heard {
-            Some(result) => result?,
-            None => return Ok(()),
+        let Some(taken) = heard else { return Ok(End::Over) };
+        if let (true, Some(state)) = (taken?.is_back, &said) {
+            hub.route(|routing| routing.state(&seat.link.key, state));
         }
     }
-    Ok(())
+    Ok(End::Lost)
 }
 
 /// tungstenite refuses an oversized frame before it is read; anything else is a lost connection.
@@ -262,33 +294,42 @@ fn too_long(error: axum::Error) -> Option<Breach> {
     capacity.then(|| Breach(format!("a frame is over the limit of {MAX_CONTROL_BYTES} bytes")))
 }
 
-fn hear(hub: &Arc<Hub>, link: &Arc<Link>, text: &str) -> Option<Result<(), Breach>> {
+/// Takes in one message. `said` is what the node said of itself last, to come back to after a silence.
+fn hear(
+    hub: &Arc<Hub>,
+    seat: &Seat,
+    text: &str,
+    said: &mut Option<NodeState>,
+) -> Option<Result<Taken<()>, Breach>> {
     let mut statements = None;
-    let key = &link.key;
-    let heard = link.text(text, |heard| match heard {
-        Heard::Offer(services) => {
-            hub.routing().router.offer(key, services);
-            hub.changed().notify_waiters();
-        }
+    let key = &seat.link.key;
+    let heard = seat.text(text, |heard| match heard {
+        Heard::Offer(services) => hub.route(|routing| routing.offer(key, services)),
         Heard::State(state) => {
-            hub.routing().router.state(key, &state);
-            hub.changed().notify_waiters();
+            *said = Some(state);
+            hub.route(|routing| routing.state(key, &state));
         }
         Heard::Head { owner, status, streaming } => owner.head(status, streaming),
         Heard::Ended { owner, end } => owner.over(Over::Ended(end)),
         Heard::Refused { owner, code } => owner.over(Over::Refused(code)),
         Heard::Statements(batch) => statements = Some(batch),
-        Heard::Yield => away(hub, link, Class::Busy),
-        Heard::Drain { .. } => away(hub, link, Class::Offline),
+        Heard::Yield => {
+            *said = None;
+            away(hub, key, Class::Busy);
+        }
+        Heard::Drain { .. } => {
+            *said = None;
+            away(hub, key, Class::Offline);
+        }
     });
     match (heard, statements) {
-        (Some(Ok(())), Some(batch)) => Some(believe(hub, link, batch)),
+        (Some(Ok(taken)), Some(batch)) => Some(believe(hub, &seat.link, batch).map(|()| taken)),
         (heard, _) => heard,
     }
 }
 
-fn away(hub: &Hub, link: &Link, why: Class) {
-    hub.routing().router.away(&link.key, why);
+fn away(hub: &Hub, node: &PublicKey, why: Class) {
+    hub.route(|routing| routing.away(node, why));
 }
 
 /// Hands authentic statements to whoever settles their requests; the node may forget those of void requests.
@@ -312,36 +353,44 @@ fn believe(hub: &Arc<Hub>, link: &Arc<Link>, batch: Vec<Envelope>) -> Result<(),
 }
 
 /// Pings, and ends when they stay unanswered.
-async fn beat(link: &Link) -> Result<(), Breach> {
-    while let Some(ticked) = link.tick(clock()) {
+async fn beat(hub: &Hub, seat: &Seat) -> Result<End, Breach> {
+    while let Some(ticked) = seat.tick(clock()) {
         let (due, next) = ticked?;
-        if due == Due::Dead {
-            tracing::info!(node = %link.key.short(), "a node stopped answering pings");
-            return Ok(());
+        match due {
+            Due::Nothing | Due::Ping => {}
+            Due::Silent => {
+                tracing::info!(node = %seat.link.key.short(), "a node that somebody waits for is silent");
+                away(hub, &seat.link.key, Class::Offline);
+            }
+            Due::Dead => {
+                tracing::info!(node = %seat.link.key.short(), "a node stopped answering pings");
+                return Ok(End::Lost);
+            }
         }
-        sleep_until(next.into()).await;
+        // Whether a stream began or the time came, the next tick says.
+        let _ = timeout_at(next.into(), seat.link.sooner.notified()).await;
     }
-    Ok(())
+    Ok(End::Over)
 }
 
 /// Sends what was posted while the node was away, a page at a time, then lets new postings follow. Ends only when the
 /// past cannot be read: the node gets it at its next hello.
-async fn replay(hub: &Hub, link: &Link, posted_through: u64) -> Result<(), Breach> {
+async fn replay(hub: &Hub, seat: &Seat, posted_through: u64) -> Result<End, Breach> {
     let mut through = posted_through;
     loop {
-        match hub.store.postings_after(link.key, through, REPLAY).await {
+        match hub.store.postings_after(seat.link.key, through, REPLAY).await {
             Ok(page) => {
                 let is_last = page.len() < REPLAY;
                 through = page.last().map_or(through, |posted| posted.seq);
-                link.replay(page).await;
+                seat.replay(page).await;
                 if is_last {
-                    link.follow(through);
+                    seat.follow(through);
                     return std::future::pending().await;
                 }
             }
             Err(error) => {
-                tracing::error!(node = %link.key.short(), %error, "postings could not be read: the session ends");
-                return Ok(());
+                tracing::error!(node = %seat.link.key.short(), %error, "postings could not be read: the session ends");
+                return Ok(End::Lost);
             }
         }
     }
