@@ -133,7 +133,7 @@ impl Vendor for Nvidia {
         let awake = cards.iter().filter(|card| !card.sleeps(&self.places.sysfs));
         let processes = awake.flat_map(|card| card.processes(nvml).unwrap_or_default()).collect();
         #[cfg(windows)]
-        let processes = with_memory(processes, cards, &self.wddm.vram());
+        let processes = with_uses(processes, cards, &self.wddm.uses());
         processes
     }
 
@@ -358,25 +358,21 @@ fn busy(device: &Device<'_>) -> Option<BTreeMap<u32, u8>> {
     Some(sums.into_iter().filter_map(mean).collect())
 }
 
-/// Adds what Windows tells of each process's memory.
+/// Adds what Windows tells of each process.
 #[cfg(windows)]
-fn with_memory(
-    mut processes: Vec<GpuProcess>,
-    cards: &[Card],
-    told: &[(u32, crate::wddm::Slot, u64)],
-) -> Vec<GpuProcess> {
+fn with_uses(mut processes: Vec<GpuProcess>, cards: &[Card], told: &[crate::wddm::Use]) -> Vec<GpuProcess> {
     for card in cards {
         let slot = card.pci.as_deref().and_then(crate::wddm::Slot::parse);
-        for (pid, _, bytes) in told.iter().filter(|(_, it, bytes)| Some(*it) == slot && *bytes > 0) {
-            match processes.iter_mut().find(|known| known.gpu == card.id && known.pid == *pid) {
-                Some(known) => known.vram = Some(*bytes),
-                None => processes.push(GpuProcess {
-                    gpu: card.id.clone(),
-                    pid: *pid,
-                    vram: Some(*bytes),
-                    utilisation: None,
-                }),
-            }
+        let holds = |it: &&crate::wddm::Use| it.vram > Some(0) || it.load > Some(0);
+        for its in told.iter().filter(|it| Some(it.card) == slot).filter(holds) {
+            let known = processes.iter().position(|it| it.gpu == card.id && it.pid == its.pid);
+            let known = known.map(|index| processes.remove(index));
+            processes.push(GpuProcess {
+                gpu: card.id.clone(),
+                pid: its.pid,
+                vram: its.vram,
+                utilisation: its.load.or_else(|| known?.utilisation),
+            });
         }
     }
     processes

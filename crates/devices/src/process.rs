@@ -4,10 +4,16 @@
 use std::collections::BTreeSet;
 
 /// The processes that listen on a TCP port of this machine, and all that they started. `None` where that cannot be seen:
-/// nobody listens, it is another user's, or the system is not Linux. Takes milliseconds: not for an async thread.
+/// nobody listens, it is another user's or a container's, or the system is neither Linux nor Windows. Takes milliseconds: not for an async thread.
 #[must_use]
 pub fn serving(port: u16) -> Option<BTreeSet<u32>> {
     system::serving(port)
+}
+
+/// Whether a process that a driver names is to be seen here: in a container it also names those outside.
+#[must_use]
+pub fn is_here(process: u32) -> bool {
+    system::is_here(process)
 }
 
 /// A process and all that it started, as far as that can be seen.
@@ -24,7 +30,11 @@ pub fn may_serve(port: u16) -> BTreeSet<u32> {
     serving(port).unwrap_or_else(|| system::of_listener(port))
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+#[path = "process/windows.rs"]
+mod system;
+
+#[cfg(not(any(target_os = "linux", windows)))]
 mod system {
     use std::collections::BTreeSet;
 
@@ -34,6 +44,10 @@ mod system {
 
     pub(super) fn of_listener(_port: u16) -> BTreeSet<u32> {
         BTreeSet::new()
+    }
+
+    pub(super) fn is_here(_pid: u32) -> bool {
+        false
     }
 
     pub(super) fn with_children(processes: BTreeSet<u32>) -> BTreeSet<u32> {
@@ -83,6 +97,10 @@ mod system {
             return BTreeSet::new();
         }
         processes().filter(|id| user(id).is_some_and(|user| users.contains(&user))).collect()
+    }
+
+    pub(super) fn is_here(pid: u32) -> bool {
+        fs::exists(format!("/proc/{pid}")).unwrap_or(false)
     }
 
     fn tables() -> [String; 2] {
@@ -148,18 +166,27 @@ mod system {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, any(target_os = "linux", windows)))]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
+
+    /// A process that waits for its input to end.
+    fn waiting() -> Child {
+        let program: &[&str] = if cfg!(windows) { &["cmd", "/c", "pause"] } else { &["cat"] };
+        Command::new(program[0]).args(&program[1..]).stdin(Stdio::piped()).spawn().unwrap()
+    }
 
     #[test]
     fn the_process_that_listens_is_found_and_what_it_started_with_it() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut child =
-            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = waiting();
         let found = serving(port).unwrap();
         assert!(found.contains(&std::process::id()) && found.contains(&child.id()), "{found:?}");
+        assert!(may_serve(port).is_superset(&found));
+        #[cfg(target_os = "linux")]
         assert!(super::system::of_listener(port).is_superset(&found), "it is this user's");
         drop(child.stdin.take());
         child.wait().unwrap();

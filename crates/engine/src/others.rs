@@ -4,13 +4,12 @@
 //! the next sign of a person. Looking takes milliseconds; it is done only while something is shared.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use idlewatt_core::device::{ForeignLoad, GpuReading};
 use idlewatt_core::meter::Place;
-use idlewatt_devices::{GpuProcess, may_serve, started_by};
+use idlewatt_devices::{GpuProcess, is_here, may_serve, started_by};
 
 use crate::cards::UNCLAIMED;
 use crate::node::{Node, lock};
@@ -117,10 +116,8 @@ impl Seen {
             }
             servers.extend(its);
         }
-        // In a container a driver names processes that are not to be seen here.
-        let is_here = |pid: &u32| Path::new("/proc").join(pid.to_string()).exists();
         (self.others, self.servers) =
-            users.into_iter().partition(|pid| !servers.contains(pid) && is_here(pid));
+            users.into_iter().partition(|pid| !servers.contains(pid) && is_here(*pid));
     }
 
     fn load(&self, card: &GpuReading, users: &[GpuProcess], ours: Ours) -> ForeignLoad {

@@ -7,10 +7,12 @@ use std::mem::size_of;
 use std::time::{Duration, Instant};
 
 use idlewatt_core::presence::PresenceReading;
+use idlewatt_presence::hotkey::{Listening, Standing, listen};
 use idlewatt_presence::{Options, Watch, watch};
 use tokio::time::timeout;
 use windows::Win32::UI::Input::KeyboardAndMouse::{
-    INPUT, INPUT_0, INPUT_MOUSE, MOUSEEVENTF_MOVE, MOUSEINPUT, SendInput,
+    INPUT, INPUT_0, INPUT_KEYBOARD, INPUT_MOUSE, KEYBD_EVENT_FLAGS, KEYBDINPUT, KEYEVENTF_KEYUP,
+    MOUSEEVENTF_MOVE, MOUSEINPUT, SendInput, VIRTUAL_KEY, VK_CONTROL, VK_F9, VK_F10, VK_MENU,
 };
 
 /// Wine takes its time to start a desktop.
@@ -24,10 +26,59 @@ async fn until(watch: &Watch, wanted: impl Fn(PresenceReading) -> bool) -> Prese
 
 fn move_the_mouse() {
     let movement = MOUSEINPUT { dx: 7, dy: 3, dwFlags: MOUSEEVENTF_MOVE, ..MOUSEINPUT::default() };
-    let input = INPUT { r#type: INPUT_MOUSE, Anonymous: INPUT_0 { mi: movement } };
+    send(INPUT { r#type: INPUT_MOUSE, Anonymous: INPUT_0 { mi: movement } });
+}
+
+fn send(input: INPUT) {
     // SAFETY: the input lives through the call and its size is told.
     let sent = unsafe { SendInput(&[input], i32::try_from(size_of::<INPUT>()).unwrap()) };
     assert_eq!(sent, 1);
+}
+
+/// Presses these keys together and lets them go.
+fn press(keys: &[VIRTUAL_KEY]) {
+    let send = |key: &VIRTUAL_KEY, flags: KEYBD_EVENT_FLAGS| {
+        let stroke = KEYBDINPUT { wVk: *key, dwFlags: flags, ..KEYBDINPUT::default() };
+        send(INPUT { r#type: INPUT_KEYBOARD, Anonymous: INPUT_0 { ki: stroke } });
+    };
+    keys.iter().for_each(|key| send(key, KEYBD_EVENT_FLAGS(0)));
+    keys.iter().rev().for_each(|key| send(key, KEYEVENTF_KEYUP));
+}
+
+async fn stands(listening: &Listening, wanted: impl Fn(&Standing) -> bool) -> Standing {
+    let mut standing = listening.standing();
+    timeout(SOON, standing.wait_for(|it| wanted(it))).await.unwrap().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_key_rings_and_only_for_whoever_had_it_first() {
+    let listen = || listen("Ctrl+Alt+F9".parse().unwrap(), Options { quiet: QUIET });
+    let first = listen();
+    stands(&first, |it| it.heard).await;
+    let second = listen();
+    let refused = stands(&second, |it| it.action.is_some()).await;
+    println!("{}", refused.says);
+    assert!(!refused.heard && refused.says.contains("has Ctrl+Alt+F9"), "{refused:?}");
+    for _ in 0..3 {
+        press(&[VK_CONTROL, VK_MENU, VK_F9]);
+        timeout(SOON, first.pressed()).await.unwrap();
+    }
+    press(&[VK_CONTROL, VK_MENU, VK_F10]);
+    press(&[VK_CONTROL, VK_F9]);
+    assert!(timeout(Duration::from_millis(500), first.pressed()).await.is_err(), "these are other keys");
+    drop((first, second));
+    // The window is closed by its own thread.
+    timeout(SOON, async {
+        loop {
+            let third = listen();
+            if stands(&third, |it| it.heard || it.action.is_some()).await.heard {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ impl Screen {
         let display = format!(":{}", process.line("", Duration::from_secs(20)));
         Self { _process: process, display }
     }
+
+    fn xdotool(&self, does: &[&str]) {
+        let mut xdotool = Command::new("xdotool");
+        let done = xdotool.args(does).env("DISPLAY", &self.display).stdout(Stdio::null()).status();
+        assert!(done.unwrap().success(), "{does:?}");
+    }
 }
 
 impl Desk for Screen {
@@ -62,13 +68,7 @@ impl Desk for Screen {
     fn leave(&self) {}
 
     fn touch(&self) {
-        let moved = Command::new("xdotool")
-            .args(["mousemove_relative", "--", "1", "1"])
-            .env("DISPLAY", &self.display)
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(moved.success());
+        self.xdotool(&["mousemove_relative", "--", "1", "1"]);
     }
 }
 
@@ -172,6 +172,19 @@ impl Need for PanicButton {
     }
 }
 
+/// The key of `yield.hotkey`, pressed on a real X server, and `idlewatt resume`.
+struct Key(Screen);
+
+impl Need for Key {
+    async fn begin(&self, _: &Node) {
+        self.0.xdotool(&["key", "ctrl+alt+g"]);
+    }
+
+    async fn end(&self, node: &Node) {
+        PanicButton.end(node).await;
+    }
+}
+
 /// A program that asks the real GameMode for its machine, as games do.
 struct Game {
     _bus: Process,
@@ -221,6 +234,24 @@ impl Need for Game {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_panic_button_ends_a_server_of_our_own_and_its_memory_is_free() {
     give_back(Node::start(), &PanicButton, "the panic button", "host").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hotkey_ends_a_server_of_our_own_and_its_memory_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key(Screen::start(folder.path()));
+    let node = Node::start_in(tempfile::tempdir().unwrap(), key.0.variables());
+    // A key pressed is input too; here the key alone is to count.
+    node.set("share.while_active", "true");
+    let wrong = node.run(&["config", "set", "yield.hotkey", "G"]);
+    assert!(wrong.code != Some(0) && wrong.stderr.contains("hold Ctrl, Alt or Super"), "{wrong:?}");
+    for hotkey in ["Super+Pause", "Ctrl+Alt+G"] {
+        node.set("yield.hotkey", hotkey);
+        let heard = format!("gives the GPU back: X display {} tells of {hotkey}", key.0.display);
+        let told = || async { node.run(&["doctor", "--json"]).stdout.contains(&heard).then_some(()) };
+        until(claimed(Duration::from_secs(1)), "doctor says that the key is heard", told).await;
+    }
+    give_back(node, &key, "the hotkey", "host").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
