@@ -306,6 +306,9 @@ pub(crate) enum Hub {
     Stop,
     /// Its address and key.
     Show,
+    /// An invite to it for another device, once and for a day: paste it there, or scan it with a phone. `hub.lan` opens the
+    /// hub to the networks that this machine is in.
+    Invite,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "at most 100,000 W")]

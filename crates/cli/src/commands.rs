@@ -75,6 +75,7 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
             let on = match action {
                 Some(args::Hub::Start) => Some(true),
                 Some(args::Hub::Stop) => Some(false),
+                Some(args::Hub::Invite) => return show(ask(home, &Request::InviteToOwnHub)?, json),
                 Some(args::Hub::Show) | None => None,
             };
             show(ask(home, &Request::OwnHub { on })?, json)
@@ -179,6 +180,7 @@ pub(crate) fn show(response: Response, json: Json) -> Result<(), Failure> {
         Response::OwnEndpoint { url, key } => print_json(&json!({ "url": url, "key": key })),
         Response::Panel { url } => print_json(&json!({ "url": url })),
         Response::OwnHub(it) => print_json(&it),
+        Response::HubInvite(it) => print_json(&it),
         Response::Done => print_json(&json!({ "done": true })),
         Response::RequestDetail(it) => print_json(&it),
         Response::Samples(it) => print_json(&it),

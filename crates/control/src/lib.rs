@@ -18,7 +18,7 @@ pub use event::Event;
 pub use power::{
     Actuator, GpuPower, Limit, LimitKind, MachinePower, ModelEnergy, Power, Sensor, SensorScope,
 };
-pub use request::{OwnHub, PauseFor, Request, Response, Secret};
+pub use request::{CodePicture, HubInvite, OwnHub, PauseFor, Request, Response, Secret};
 pub use schedule::{DayHours, ModelFile, Outlook, PausedFor, Program, Schedule, Stretch, Yield, YieldStep};
 pub use view::*;
 

@@ -169,8 +169,34 @@ pub enum Request {
         #[cfg_attr(feature = "ts", ts(optional))]
         on: Option<bool>,
     },
+    /// An invite to that hub for another device, good once and for a day. → [`Response::HubInvite`]
+    InviteToOwnHub,
     /// End the engine: running requests are handed back first. → [`Response::Done`]
     Stop,
+}
+
+/// An invite to the host's own hub, in two forms that say the same. Either is a secret until it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct HubInvite {
+    /// Opens Idlewatt, or is pasted into it: `idlewatt://join?…`.
+    pub invite: String,
+    /// Opens the hub's own page in a browser: what a phone scans.
+    pub page: String,
+    /// The page's address as a QR code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub picture: Option<CodePicture>,
+}
+
+/// A QR code as squares of one unit, its quiet margin included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct CodePicture {
+    /// Units in width and height.
+    pub size: u32,
+    /// The dark squares, as the `d` of an SVG path in a view box of that size: `M4 4h1v1h-1z…`.
+    pub path: String,
 }
 
 /// A hub of the host's own, and the key with which the host's devices use it.
@@ -273,6 +299,8 @@ pub enum Response {
     },
     /// The host's own hub; `None` while it is off.
     OwnHub(Option<OwnHub>),
+    /// An invite to the host's own hub.
+    HubInvite(HubInvite),
     /// Done, nothing to say.
     Done,
     /// It failed.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use idlewatt_control::{Code, ControlError};
+use idlewatt_protocol::PublicKey;
 use idlewatt_protocol::bench::BenchReport;
 use idlewatt_protocol::receipt::Envelope;
 use idlewatt_store::NetworkRow;
@@ -85,7 +86,7 @@ fn not_published(code: Code, why: &str, action: &str) -> ControlError {
 async fn send(hubs: &Hubs, hub: &NetworkRow, envelope: &Envelope) -> Result<String, String> {
     let mut why = "it has no address that may be used".to_owned();
     for url in addresses(hub) {
-        match post(hubs, &url, envelope).await {
+        match post(hubs, hub.key, &url, envelope).await {
             Err(Silence(silence)) => why = silence,
             Ok(answered) => return answered,
         }
@@ -96,7 +97,12 @@ async fn send(hubs: &Hubs, hub: &NetworkRow, envelope: &Envelope) -> Result<Stri
 /// Nobody answered: another address may.
 struct Silence(String);
 
-async fn post(hubs: &Hubs, hub: &Url, envelope: &Envelope) -> Result<Result<String, String>, Silence> {
+async fn post(
+    hubs: &Hubs,
+    key: PublicKey,
+    hub: &Url,
+    envelope: &Envelope,
+) -> Result<Result<String, String>, Silence> {
     #[derive(Deserialize)]
     struct Refusal {
         error: Words,
@@ -106,7 +112,7 @@ async fn post(hubs: &Hubs, hub: &Url, envelope: &Envelope) -> Result<Result<Stri
         message: String,
     }
     let silent = |error: reqwest::Error| Silence(format!("it cannot be reached ({})", error.without_url()));
-    let request = hubs.client(hub).map_err(silent)?.post(at(hub, "/energy/reports"));
+    let request = hubs.client(key, hub).map_err(silent)?.post(at(hub, "/energy/reports"));
     let mut answer = request.json(envelope).timeout(ANSWER).send().await.map_err(silent)?;
     let status = answer.status();
     if status.is_success() {

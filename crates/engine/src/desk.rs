@@ -149,6 +149,7 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
         }
         Request::Panel => Response::Panel { url: node.panel() },
         Request::OwnHub { on: None } => Response::OwnHub(node.own_hub()),
+        Request::InviteToOwnHub => Response::HubInvite(node.invite_to_own_hub().await?),
         Request::OwnHub { on: Some(true) } => Response::OwnHub(Some(node.start_own_hub().await?)),
         Request::OwnHub { on: Some(false) } => {
             node.stop_own_hub().await?;

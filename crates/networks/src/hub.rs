@@ -25,6 +25,8 @@ use backoff::Backoff;
 use connection::{Connection, Over};
 use dial::{DialError, Dialler};
 
+pub use dial::is_near;
+
 /// A session that held this long shows that the hub is well: the next loss starts the waits from the beginning.
 const STABLE: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod energy;
 mod hours;
+mod invite;
 mod lists;
 mod measure;
 mod power;
@@ -41,6 +42,7 @@ pub(crate) fn response(response: &Response, now: &Zoned) -> String {
             Err(error) => format!("This receipt does not verify: {error}\n"),
         },
         Response::OwnEndpoint { url, key } => format!("base URL  {url}\nkey       {key}\n"),
+        Response::HubInvite(it) => invite::text(it),
         Response::OwnHub(Some(hub)) => format!("base URL  {}\nkey       {}\n", hub.url, hub.key),
         Response::OwnHub(None) => {
             "Your own hub is off. `idlewatt hub start` starts and joins it.\n".to_owned()

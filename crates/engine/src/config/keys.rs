@@ -38,6 +38,10 @@ pub struct Settings {
     /// `own.networks`: whether the host's own endpoint asks joined networks for what this machine cannot answer.
     pub own_networks: bool,
     /// `gpus.off`: beginnings of the ids of cards that do not share.
+    /// `hub.lan`: whether the host's own hub is open to the networks that this machine is in.
+    pub hub_lan: bool,
+    /// `hub.public_url`: a further address of that hub.
+    pub hub_public_url: Option<Url>,
     pub gpus_off: Vec<String>,
     /// `gpus.reserve`
     pub reserve: Reserve,
@@ -234,6 +238,8 @@ impl Default for Settings {
             daily_energy: None,
             helper: true,
             helper_socket: None,
+            hub_lan: false,
+            hub_public_url: None,
             hot_spot_c: 95,
             fan_limit: None,
             quiet_hours: ShareWindows::ALWAYS,
@@ -318,6 +324,8 @@ pub(super) const KEYS: &[Rule] = &[
     rule("thermal.fan_limit", OPEN, |it, text| {
         put(&mut it.fan_limit, optional(text, |text| percent(text, 20)))
     }),
+    rule("hub.lan", OPEN, |it, text| put(&mut it.hub_lan, flag(text))),
+    rule("hub.public_url", LOCAL, |it, text| put(&mut it.hub_public_url, optional(text, hub_url))),
     rule("thermal.quiet_hours", OPEN, |it, text| put(&mut it.quiet_hours, text.parse())),
     rule("energy.price", OPEN, |it, text| put(&mut it.policy.tariff, optional(text, parsed))),
     rule("energy.max_price", OPEN, |it, text| {
@@ -534,6 +542,12 @@ fn key_store(text: &str) -> Result<KeyStore, String> {
         "file" => Ok(KeyStore::File),
         _ => Err("it is none of auto, keyring, file".to_owned()),
     }
+}
+
+fn hub_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|it| format!("it is no address ({it})"))?;
+    idlewatt_protocol::invite::check_hub_url(&url).map_err(|it| it.to_string())?;
+    Ok(url)
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {

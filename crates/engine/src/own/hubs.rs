@@ -14,10 +14,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use idlewatt_protocol::UnixMillis;
+use idlewatt_networks::hub::is_near;
+use idlewatt_networks::trust::client_config;
 use idlewatt_protocol::invite::check_hub_url;
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::node_key::{NodeKey, key_for};
+use idlewatt_protocol::{PublicKey, UnixMillis};
 use idlewatt_store::NetworkRow;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
@@ -56,8 +58,8 @@ const ANSWERED_BY: HeaderName = HeaderName::from_static("x-idlewatt-answered-by"
 pub(crate) struct Hubs {
     /// Keys that their hubs know, by network, with the moment of joining that they are of.
     keys: Mutex<BTreeMap<String, (UnixMillis, String)>>,
-    /// For hubs on this machine, whatever proxy the environment names; and for all others.
-    clients: [Mutex<Option<reqwest::Client>>; 2],
+    /// By the key that a hub must show where it is encrypted, and whether it is near: no proxy leads there then.
+    clients: Mutex<BTreeMap<(Option<PublicKey>, bool), reqwest::Client>>,
 }
 
 /// Why a hub did not answer.
@@ -103,7 +105,7 @@ impl Node {
         let key = self.account_key(row).await?;
         let mut silent = Refusal::silent(row, "it has no address that may be used");
         for url in addresses(row) {
-            let client = self.hubs.client(&url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
+            let client = self.hubs.client(row.key, &url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
             let mut request = client.post(at(&url, endpoint.path())).bearer_auth(&key);
             for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with("x-idlewatt-")) {
                 request = request.header(name, value);
@@ -149,7 +151,7 @@ impl Node {
         let statement = NodeKey::of(&key, row.key, holds).sign(&known.key);
         let mut silent = Refusal::silent(row, "it has no address that may be used");
         for url in addresses(row) {
-            let client = self.hubs.client(&url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
+            let client = self.hubs.client(row.key, &url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
             let request = client.post(at(&url, "/node/v1/keys")).json(&statement).timeout(FACTS);
             match request.send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(key),
@@ -190,7 +192,7 @@ impl Node {
         }
         let key = self.account_key(row).await.ok()?;
         for url in addresses(row) {
-            let Ok(client) = self.hubs.client(&url) else { continue };
+            let Ok(client) = self.hubs.client(row.key, &url) else { continue };
             let Ok(answer) = client.get(at(&url, "/v1/models")).bearer_auth(&key).send().await else {
                 continue;
             };
@@ -206,24 +208,27 @@ impl Node {
 }
 
 impl Hubs {
-    /// A client for this address.
+    /// A client for this address of the hub with this key.
     ///
     /// # Errors
     /// When no TLS configuration can be made.
-    pub(crate) fn client(&self, url: &Url) -> reqwest::Result<reqwest::Client> {
-        let [plain, encrypted] = &self.clients;
-        let is_plain = url.scheme() == "http";
-        let mut known = lock(if is_plain { plain } else { encrypted });
-        if let Some(client) = &*known {
+    pub(crate) fn client(&self, hub: PublicKey, url: &Url) -> reqwest::Result<reqwest::Client> {
+        let (key, is_near) = ((url.scheme() == "https").then_some(hub), is_near(url));
+        let mut known = lock(&self.clients);
+        if let Some(client) = known.get(&(key, is_near)) {
             return Ok(client.clone());
         }
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder()
             .redirect(Policy::none())
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .tcp_nodelay(true);
-        let client = if is_plain { client.no_proxy() } else { client }.build()?;
-        Ok(known.insert(client).clone())
+        if let Some(Ok(tls)) = key.map(client_config) {
+            client = client.tls_backend_preconfigured(tls);
+        }
+        let client = if is_near { client.no_proxy() } else { client }.build()?;
+        known.insert((key, is_near), client.clone());
+        Ok(client)
     }
 }
 

@@ -127,7 +127,8 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
 
 /// On this machine's own networks, to which no proxy leads: private addresses (RFC 1918, RFC 4193), those that providers
 /// and Tailscale share (RFC 6598), and names that are resolved by multicast (RFC 6762).
-fn is_near(hub: &Url) -> bool {
+#[must_use]
+pub fn is_near(hub: &Url) -> bool {
     match hub.host() {
         Some(Host::Ipv4(ip)) => {
             let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;

@@ -209,6 +209,19 @@ export type CheckLevel = "good" | "note" | "warning" | "problem";
 export type Code = "bad_request" | "unauthorized" | "not_found" | "bad_value" | "local_only" | "bad_invite" | "invite_used" | "invite_expired" | "invite_foreign" | "wrong_hub_key" | "hub_down" | "keyring_locked" | "home_read_only" | "disk_full" | "home_taken" | "port_taken" | "bad_config" | "database_newer" | "server_failed" | "stopping" | "internal";
 
 /**
+ * A QR code as squares of one unit, its quiet margin included.
+ */
+export type CodePicture = {
+/**
+ * Units in width and height.
+ */
+size: number,
+/**
+ * The dark squares, as the `d` of an SVG path in a view box of that size: `M4 4h1v1h-1z…`.
+ */
+path: string, };
+
+/**
  * One setting.
  */
 export type ConfigEntry = {
@@ -497,6 +510,23 @@ idle_mw?: Milliwatts,
  * With a model loaded and no work.
  */
 loaded_mw?: Milliwatts, };
+
+/**
+ * An invite to the host's own hub, in two forms that say the same. Either is a secret until it is used.
+ */
+export type HubInvite = {
+/**
+ * Opens Idlewatt, or is pasted into it: `idlewatt://join?…`.
+ */
+invite: string,
+/**
+ * Opens the hub's own page in a browser: what a phone scans.
+ */
+page: string,
+/**
+ * The page's address as a QR code.
+ */
+picture?: CodePicture, };
 
 /**
  * How a segment of an answer was joined to the one before, or all of them: the weaker stands later.
@@ -1141,7 +1171,7 @@ value: string, } | { "type": "reload_config" } | { "type": "own_endpoint" } | { 
 /**
  * On or off; as it is, where left out.
  */
-on?: boolean, } | { "type": "stop" };
+on?: boolean, } | { "type": "invite_to_own_hub" } | { "type": "stop" };
 
 /**
  * One request with what happened when.
@@ -1257,7 +1287,7 @@ key: string, } } | { "type": "panel", "value": {
 /**
  * Good once, for ten minutes.
  */
-url: string, } } | { "type": "own_hub", "value": OwnHub | null } | { "type": "done" } | { "type": "error", "value": ControlError };
+url: string, } } | { "type": "own_hub", "value": OwnHub | null } | { "type": "hub_invite", "value": HubInvite } | { "type": "done" } | { "type": "error", "value": ControlError };
 
 /**
  * How a request ended on this node.
