@@ -4,8 +4,8 @@
 //! allow → artefact, capabilities, region → price → free slot → warm before cold → who has the conversation's beginning
 //! cached → of two picked at random the one that promises the earlier first token. Randomness is passed in.
 //!
-//! A choice looks through one list of small entries ([`lists`]), from a random place until it has seen [`SAMPLE`] that will do:
-//! what it costs does not grow with the hub as long as some are free, and is one pass over the list where none is.
+//! A choice looks through a list of small entries ([`lists`]), those with room first, from a random place until it has seen
+//! [`SAMPLE`] that will do: what it costs grows with the hub only where few of those with room will do.
 //!
 //! Not here: retries, time and sockets (the hub's shell), and whether the asker can pay ([`crate::ledger`]).
 
@@ -30,7 +30,7 @@ use crate::circles::{Directory, Relation};
 use crate::ledger::AccountName;
 use affinity::Affinity;
 use hedge::Allowance;
-use lists::{Audience, Entry, Lists, Spot};
+use lists::{Audience, Entry, Lists, Move, Spot};
 use needs::union;
 
 pub use affinity::{Fingerprints, Prefix};
@@ -424,16 +424,37 @@ impl Router {
 
     /// Changes a node and what the lists say of its room.
     fn with(&mut self, key: &PublicKey, change: impl FnOnce(&mut Node)) {
-        let Some(at) = self.by_key.get(key) else { return };
-        let Some(node) = self.nodes.get_mut(*at as usize).and_then(Option::as_mut) else { return };
+        let Some(at) = self.by_key.get(key).copied() else { return };
+        let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) else { return };
         change(node);
-        for service in &node.services {
-            let (accepting, room) = (node.accepting, node.has_room(service));
-            for spot in &service.spots {
-                if let Some(entry) = self.lists.entry(*spot) {
-                    (entry.accepting, entry.room) = (accepting, room);
-                }
+        self.update(at, |node, service| (node.accepting, node.has_room(service)));
+    }
+
+    /// Says anew of every entry of a node whether it takes requests and has room.
+    fn update(&mut self, at: u32, says: impl Fn(&Node, &Service) -> (bool, bool)) {
+        for number in 0.. {
+            let Some((node, service)) =
+                self.node(at).and_then(|node| Some((node, node.services.get(number)?)))
+            else {
+                return;
+            };
+            let ((accepting, room), spots) = (says(node, service), service.spots.len());
+            for number_of_spot in 0..spots {
+                let service = self.node(at).and_then(|node| node.services.get(number));
+                let Some(spot) = service.and_then(|service| service.spots.get(number_of_spot)) else {
+                    return;
+                };
+                let moves = self.lists.update(*spot, accepting, room);
+                moves.into_iter().flatten().for_each(|moved| self.moved(moved));
             }
+        }
+    }
+
+    fn moved(&mut self, Move { entry, from, to }: Move) {
+        let node = self.nodes.get_mut(entry.node as usize).and_then(Option::as_mut);
+        let service = node.and_then(|node| node.services.get_mut(usize::from(entry.service)));
+        if let Some(spot) = service.and_then(|it| it.spots.iter_mut().find(|spot| **spot == from)) {
+            *spot = to;
         }
     }
 
@@ -474,19 +495,19 @@ impl Router {
                 }
             }
         }
+        self.update(at, |node, service| (node.accepting, node.has_room(service)));
     }
 
     fn unlist(&mut self, at: u32) {
-        let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) else { return };
-        let spots: Vec<Spot> =
-            node.services.iter_mut().flat_map(|service| std::mem::take(&mut service.spots)).collect();
-        for spot in spots {
-            // The last of the list takes the place, so whoever that is learns where it is now.
-            let Some((moved, from)) = self.lists.remove(spot) else { continue };
-            let node = self.nodes.get_mut(moved.node as usize).and_then(Option::as_mut);
-            let service = node.and_then(|node| node.services.get_mut(usize::from(moved.service)));
-            if let Some(other) = service.and_then(|it| it.spots.iter_mut().find(|other| **other == from)) {
-                *other = spot;
+        self.update(at, |_, _| (false, false));
+        while let Some(spot) = self
+            .nodes
+            .get_mut(at as usize)
+            .and_then(Option::as_mut)
+            .and_then(|node| node.services.iter_mut().find_map(|service| service.spots.pop()))
+        {
+            if let Some(moved) = self.lists.remove(spot) {
+                self.moved(moved);
             }
         }
     }

@@ -54,13 +54,20 @@ impl Router {
             return self.choice(best, true).ok_or(NoRoute::Busy);
         }
         for audience in self.audiences(ask.account, ask.wanted.scope) {
-            let list = self.lists.of(terms.name, &audience);
-            if let Some(best) = cached.and_then(|at| self.cached(&terms, list, at)) {
+            let (ready, others) = self.lists.of(terms.name, &audience);
+            if let Some(best) = cached.and_then(|at| self.cached(&terms, ready, at)) {
                 return self.choice(best, false).ok_or(NoRoute::Busy);
             }
-            let eligible = self.listed(&terms, list, &mut seen, random);
+            let eligible = self.ready(&terms, ready, &mut seen, random);
             if let Some(best) = self.pick(&eligible, None, random) {
                 return self.choice(best, false).ok_or(NoRoute::Busy);
+            }
+            // Of the others only what stands in the way is wanted; that one is full says all.
+            let mut not_own = others.iter().filter(|entry| terms.account != Some(entry.account));
+            while !seen.full
+                && let Some(entry) = not_own.next()
+            {
+                self.judge(&terms, entry, false, &mut seen);
             }
         }
         Err(self.none(ask, &seen))
@@ -134,7 +141,7 @@ impl Router {
     }
 
     /// From a random place on, until enough will do.
-    fn listed(&self, terms: &Terms<'_>, list: &[Entry], seen: &mut Seen, random: u64) -> Eligible {
+    fn ready(&self, terms: &Terms<'_>, list: &[Entry], seen: &mut Seen, random: u64) -> Eligible {
         let mut eligible = Eligible::default();
         let start = usize::try_from(random >> 32).unwrap_or(0).checked_rem(list.len()).unwrap_or(0);
         let (before, after) = list.split_at(start);
@@ -276,7 +283,8 @@ impl Router {
         let near = self.audiences(ask.account, ask.wanted.scope);
         for needs in [Scope::Circle, Scope::Public] {
             let further = self.audiences(ask.account, needs).into_iter().filter(|it| !near.contains(it));
-            let mut entries = further.flat_map(|audience| self.lists.of(name, &audience));
+            let lists = further.map(|audience| self.lists.of(name, &audience));
+            let mut entries = lists.flat_map(|(ready, others)| ready.iter().chain(others));
             if entries.any(|entry| self.is_meant(entry, model)) {
                 return NoRoute::OutOfScope { needs };
             }
@@ -287,8 +295,7 @@ impl Router {
         // Of models that are none of the asker's business not even the names are told.
         let known = self.known.keys().map(String::as_str);
         let reach = self.audiences(ask.account, Scope::Public);
-        let is_in_reach =
-            |name: &&str| reach.iter().any(|audience| !self.lists.of(name, audience).is_empty());
+        let is_in_reach = |name: &&str| reach.iter().any(|audience| self.lists.has(name, audience));
         NoRoute::Unknown { near: near::names(model, known.filter(is_in_reach)) }
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::circles::Refusals;
 use idlewatt_protocol::message::Endpoint;
@@ -341,4 +343,96 @@ fn of_two_the_quicker_is_chosen_and_of_the_cold_the_one_that_loads_sooner() {
         two.offer(&key(node), vec![ServiceOffer { warm: false, load_ms, ..service("m") }]);
     }
     assert_eq!(ask(&mut two, &me, "m", 0).unwrap().node, key(1));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Join(u8),
+    Leave(u8),
+    Offer(u8, Scope, Vec<bool>),
+    State(u8, bool, u32),
+    Full(u8),
+    Ask(u8, Scope),
+    Done(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let scope = || prop_oneof![Just(Scope::Own), Just(Scope::Circle), Just(Scope::Public)];
+    prop_oneof![
+        (1..8u8).prop_map(Event::Join),
+        (1..8u8).prop_map(Event::Leave),
+        (1..8u8, scope(), prop::collection::vec(any::<bool>(), 0..3))
+            .prop_map(|(n, s, w)| Event::Offer(n, s, w)),
+        (1..8u8, any::<bool>(), 0..4u32).prop_map(|(n, accepting, free)| Event::State(n, accepting, free)),
+        (1..8u8).prop_map(Event::Full),
+        (1..8u8, scope()).prop_map(|(n, s)| Event::Ask(n, s)),
+        any::<u8>().prop_map(Event::Done),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// The lists are only a quicker way to what a look at every node would find.
+    #[test]
+    fn a_choice_is_what_a_look_at_everyone_allows(events in prop::collection::vec(event(), 1..80)) {
+        let mut router = Router::default();
+        for (host, group) in [(1, "red"), (2, "red"), (3, "blue")] {
+            put(&mut router, &format!("host{host}"), Some(group));
+        }
+        let mut running = Vec::new();
+        for event in events {
+            match event {
+                Event::Join(n) => router.join(key(n), account(&format!("host{n}"))),
+                Event::Leave(n) => router.leave(&key(n)),
+                Event::Offer(n, scope, warm) => {
+                    let services = warm.into_iter().enumerate();
+                    let offers = services.map(|(i, warm)| {
+                        ServiceOffer { service: i.to_string(), scope, warm, ..service("m") }
+                    });
+                    router.offer(&key(n), offers.collect());
+                }
+                Event::State(n, accepting, free_slots) => {
+                    router.state(&key(n), &State { accepting, free_slots, ..READY });
+                }
+                Event::Full(n) => router.full(&key(n)),
+                Event::Done(n) => if let Some(n) = usize::from(n).checked_rem(running.len()) {
+                    router.release(&running.swap_remove(n), None);
+                },
+                Event::Ask(n, scope) => {
+                    let (me, wanted) = (account(&format!("host{n}")), Wanted { scope, ..wanted("m") });
+                    let can = |node: &Node| {
+                        router.distance(&me, &node.account).is_some_and(|distance| {
+                            distance <= scope && node.accepting && node.services.iter().any(|service| {
+                                distance <= service.offer.scope && node.has_room(service)
+                            })
+                        })
+                    };
+                    let all: Vec<(PublicKey, Option<Scope>)> = router.nodes.iter().flatten().filter(|it| can(it))
+                        .map(|it| (it.key, router.distance(&me, &it.account))).collect();
+                    let choice = choose(&mut router, &me, &wanted, u64::from(n) << 32);
+                    prop_assert_eq!(choice.is_ok(), !all.is_empty(), "{:?} of {:?}", choice, all);
+                    if let Ok(choice) = choice {
+                        let nearest = all.iter().map(|(_, distance)| *distance).min();
+                        let chosen = all.iter().find(|(key, _)| *key == choice.node);
+                        let distance = chosen.map(|(_, distance)| *distance);
+                        prop_assert!(distance.is_some());
+                        // A circle and the hub's own are equally near.
+                        prop_assert_eq!(distance, nearest);
+                        running.push(choice);
+                    }
+                }
+            }
+            for (at, node) in router.nodes.iter().enumerate() {
+                for service in node.iter().flat_map(|node| &node.services) {
+                    for spot in &service.spots {
+                        let (entry, is_ready) = router.lists.at(*spot).unwrap();
+                        prop_assert_eq!(entry.node as usize, at);
+                        let node = node.as_ref().unwrap();
+                        prop_assert_eq!(is_ready, node.accepting && node.has_room(service));
+                    }
+                }
+            }
+        }
+    }
 }
