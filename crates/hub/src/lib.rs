@@ -11,6 +11,7 @@ mod metrics;
 mod node;
 mod openapi;
 mod pages;
+pub mod qr;
 mod routing;
 pub mod serve;
 pub mod store;

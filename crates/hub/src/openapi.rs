@@ -29,6 +29,14 @@ fn document() -> Value {
                     "404": error("There is none."),
                 },
             }), "id") },
+            "/chat": { "get": open("A page to chat with the models: it needs a key, which an invite gives it.", "text/html") },
+            "/join": { "get": open("The same page, opened with an invite behind the # of its address.", "text/html") },
+            "/join/key": { "post": redeem() },
+            "/join/forget": { "post": {
+                "summary": "Ends the key that it is asked with, at once. A node's key is the node's to end.",
+                "security": [{ "key": [] }],
+                "responses": { "200": { "description": "It opens nothing any more." }, "401": error("No key of this hub, or a node's.") },
+            } },
             "/healthz": { "get": open("The process runs.", "text/plain") },
             "/readyz": { "get": open("Takes requests; 503 while it drains.", "text/plain") },
             "/metrics": { "get": open("Counters in Prometheus' text form.", "text/plain") },
@@ -109,6 +117,28 @@ fn publish() -> Value {
             "403": error("Its signer never joined this hub."),
             "409": error("Its signer published as many as one may."),
             "413": error("It is over 128 KiB."),
+            "503": error("The hub cannot write now; see retry-after."),
+        },
+    })
+}
+
+/// An invite, used by a browser.
+fn redeem() -> Value {
+    let string = json!({ "type": "string" });
+    json!({
+        "summary": "Uses an invite up for an API key of its account, as the chat page does. The key is seen this once.",
+        "requestBody": { "required": true, "content": { "application/json": { "schema": {
+            "type": "object", "required": ["token"], "properties": { "token": string } } } } },
+        "responses": {
+            "200": { "description": "The key, and whose it is.", "content": { "application/json": { "schema": {
+                "type": "object", "properties": { "account": string, "key": string } } } } },
+            "400": error("The body is not right."),
+            "403": error("The invite lets a machine in to earn only."),
+            "404": error("This hub did not make the invite."),
+            "409": error("The invite was used."),
+            "410": error("The invite has expired."),
+            "413": error("It is over 1 KiB."),
+            "415": error("It is not sent as JSON."),
             "503": error("The hub cannot write now; see retry-after."),
         },
     })

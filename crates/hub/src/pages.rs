@@ -1,6 +1,7 @@
-//! Pages for people: `GET /` says what this hub does now, `GET /energy` what a token costs. No scripts, nothing loaded
-//! from elsewhere.
+//! Pages for people: `GET /` says what this hub does now, `GET /energy` what a token costs, both without scripts;
+//! `GET /chat` asks its models. Nothing is loaded from elsewhere, and no script runs that is not a file of this hub's.
 
+pub(crate) mod chat;
 mod energy;
 
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
 use idlewatt_hub_core::routing::Model;
 use idlewatt_protocol::{MicroCredits, UnixMillis};
 
@@ -16,7 +18,7 @@ use crate::hub::Hub;
 
 pub(crate) use energy::energy;
 
-const STYLE: &str = include_str!("pages/status.css");
+const STYLE: &str = concat!(include_str!("pages/look.css"), include_str!("pages/status.css"));
 
 /// The page changes by itself every so many seconds.
 const REFRESH: &str = "10";
@@ -26,22 +28,62 @@ pub(crate) async fn status(State(hub): State<Arc<Hub>>) -> Response {
     (refresh, answer(page(&View::of(&hub)))).into_response()
 }
 
-/// A page on its way out.
+/// What the hub's pages are made of, beside their HTML: path, type, content.
+pub(crate) const FILES: [(&str, &str, &str); 4] = [
+    ("/chat.js", "text/javascript; charset=utf-8", include_str!("pages/chat.js")),
+    ("/page.js", "text/javascript; charset=utf-8", include_str!("pages/page.js")),
+    (
+        "/chat.css",
+        "text/css; charset=utf-8",
+        concat!(include_str!("pages/look.css"), include_str!("pages/chat.css")),
+    ),
+    ("/icon.svg", "image/svg+xml", include_str!("../../../ui/public/icon.svg")),
+];
+
+pub(crate) fn file(kind: &'static str, content: &'static str) -> MethodRouter<Arc<Hub>> {
+    get(async move || {
+        let headers = [
+            (header::CONTENT_TYPE, kind),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ];
+        (headers, content)
+    })
+}
+
+/// A page without scripts on its way out.
 fn answer(html: String) -> Response {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    under(
+        "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        html,
+    )
+}
+
+/// A page whose scripts, styles and requests are this hub's own and nobody else's, and which makes no HTML of text.
+fn with_scripts(html: String) -> Response {
+    under(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+        html,
+    )
+}
+
+fn under(policy: &'static str, html: String) -> Response {
     let headers = [
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, Html(html)).into_response()
 }
 
-/// What every page begins with. The title is HTML.
+/// What a page without scripts begins with. The title is HTML.
 fn head(title: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
-         <title>{title}</title><style>{STYLE}</style></head><body>"
+         <title>{title}</title><link rel=\"icon\" type=\"image/svg+xml\" href=\"icon.svg\"><style>{STYLE}</style></head><body>"
     )
 }
 
@@ -71,7 +113,7 @@ impl View {
     fn of(hub: &Hub) -> Self {
         let routing = hub.routing();
         let (nodes, accepting) = routing.router.count();
-        let (models, waiting) = (routing.router.models(), routing.waiting.total());
+        let (models, waiting) = (routing.router.models(None), routing.waiting.total());
         drop(routing);
         Self {
             nodes,
@@ -91,25 +133,59 @@ impl View {
 }
 
 fn page(view: &View) -> String {
-    let mut out = head(&format!("{} · Idlewatt hub", escape(&view.name)));
-    let _ = write!(out, "<main><h1>{}</h1><p class=\"soft\">{}</p>", sentence(view), detail(view));
+    let name = escape(&view.name);
+    let mut out = head(&format!("{name} · Idlewatt hub"));
+    let _ = write!(
+        out,
+        "<main><div class=\"row apart\"><span class=\"brand\"><img src=\"icon.svg\" alt=\"\"><span>{name}</span></span>\
+         <a class=\"button\" href=\"chat\">Chat</a></div><header><h1>{}</h1><p class=\"soft\">{}</p></header>",
+        sentence(view),
+        detail(view)
+    );
     let energy = match view.joules_per_token {
         Some(joules) => format!("<b>{joules:.2}</b> J a token <i>measured by nodes</i>"),
         None => "<b>–</b> J a token <i>unknown: no node measured one yet</i>".into(),
     };
+    let unsigned = match view.receipts.1 {
+        0 => "each with its node's signed word".to_owned(),
+        some => format!("{} of them without the node's word", thousands(some)),
+    };
     let _ = write!(
         out,
-        "<section class=\"figures\"><p><b>{:.1}</b> tokens a second <i>last minute</i></p><p>{energy}</p>\
-         <p><b>{}</b> receipts <i>{} of them without the node's word</i></p></section>",
+        "<section class=\"figures\" aria-label=\"Figures\"><p class=\"card\"><b>{:.1}</b> tokens a second <i>last minute</i></p>\
+         <p class=\"card watts\">{energy}</p><p class=\"card\"><b>{}</b> receipts <i>{unsigned}</i></p></section>",
         view.tokens_per_second,
         thousands(view.receipts.0 + view.receipts.1),
-        thousands(view.receipts.1),
     );
+    out.push_str("<section class=\"card\" aria-labelledby=\"models\"><h2 id=\"models\">Models</h2>");
+    if view.models.is_empty() {
+        out.push_str(
+            "<p class=\"soft\">None yet. A model appears here when a host joins with an invite and shares it: \
+             <code>idlewatt-hub invite create --account NAME</code></p>",
+        );
+    } else {
+        models(&mut out, &view.models);
+    }
+    let _ = write!(
+        out,
+        "</section><footer class=\"soft foot\"><p>Your prompt is read by the machine that answers, and its owner can look. \
+         The hub passes it on and keeps nothing.</p><p>{name}, key <code>{}</code> · {} prompt and {} completion tokens since \
+         the start · <a href=\"energy\">energy a token</a> · <a href=\"metrics\">metrics</a> · \
+         <a href=\"openapi.json\">API</a></p></footer></main></body></html>",
+        escape(&view.key),
+        thousands(view.tokens.0),
+        thousands(view.tokens.1),
+    );
+    out
+}
+
+fn models(out: &mut String, models: &[Model]) {
     out.push_str(
-        "<h2>Models</h2><div class=\"scroll\"><table><thead><tr><th>Model</th><th>State</th><th class=\"n\">Nodes</th>\
-         <th class=\"n\">Context</th><th class=\"n\">Credits a million tokens</th><th>Known by</th></tr></thead><tbody>",
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"models\"><table><thead><tr><th>Model</th><th>State</th>\
+         <th class=\"n\">Nodes</th><th class=\"n\">Context</th><th class=\"n\">Credits a million tokens</th><th>Known by</th>\
+         </tr></thead><tbody>",
     );
-    for model in &view.models {
+    for model in models {
         let _ = write!(
             out,
             "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>declared</td></tr>",
@@ -120,23 +196,7 @@ fn page(view: &View) -> String {
             price(model),
         );
     }
-    if view.models.is_empty() {
-        out.push_str(
-            "<tr><td colspan=\"6\" class=\"soft\">No model yet. A node appears here when its host joins with an invite: \
-             <code>idlewatt-hub invite create --account NAME</code></td></tr>",
-        );
-    }
-    let _ = write!(
-        out,
-        "</tbody></table></div><p class=\"soft foot\">{}, key {} · {} prompt and {} completion tokens since the start · \
-         <a href=\"/energy\">energy a token</a> · <a href=\"/metrics\">metrics</a> · <a href=\"/openapi.json\">API</a><br>Your prompt is read by the machine that \
-         answers, and its owner can look. The hub passes it on and keeps nothing.</p></main></body></html>",
-        escape(&view.name),
-        escape(&view.key),
-        thousands(view.tokens.0),
-        thousands(view.tokens.1),
-    );
-    out
+    out.push_str("</tbody></table></div>");
 }
 
 fn sentence(view: &View) -> String {

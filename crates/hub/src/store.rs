@@ -8,6 +8,7 @@
 //! Never kept: prompts, answers, and keys or tokens themselves (only their hashes).
 
 mod accounts;
+mod browsers;
 mod check;
 mod error;
 mod folder;
@@ -35,6 +36,7 @@ use idlewatt_protocol::{MicroCredits, PublicKey, RequestId};
 use tokio::sync::oneshot;
 
 pub use accounts::{Account, Group};
+pub use browsers::NotRedeemed;
 pub use check::{Checked, check_folder};
 pub use error::{OpenError, StoreError};
 pub use folder::{default_folder, must_exist};

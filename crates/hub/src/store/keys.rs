@@ -173,7 +173,7 @@ impl State {
 }
 
 /// 32 random bytes as text.
-fn secret() -> String {
+pub(super) fn secret() -> String {
     BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>())
 }
 

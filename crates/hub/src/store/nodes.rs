@@ -91,12 +91,13 @@ impl Store {
     }
 }
 
-struct KeptInvite {
-    token_hash: Digest,
-    account: AccountName,
-    expires: UnixMillis,
-    used_by: Option<PublicKey>,
-    spends: bool,
+pub(super) struct KeptInvite {
+    pub(super) token_hash: Digest,
+    pub(super) account: AccountName,
+    pub(super) expires: UnixMillis,
+    /// A node's key, or the hash of the key that a browser got for it.
+    pub(super) used_by: Option<PublicKey>,
+    pub(super) spends: bool,
 }
 
 impl Writer {
@@ -131,7 +132,7 @@ impl Writer {
             )),
             (Some(invite), _) if invite.used_by.is_some_and(|by| by != key) => Some((
                 RefuseCode::InviteUsed,
-                "Another node has used this invite; each works once. Ask for a new one.",
+                "Another node, or a browser, has used this invite; each works once. Ask for a new one.",
             )),
             (Some(invite), _) if invite.used_by.is_none() && invite.expires < now() => Some((
                 RefuseCode::InviteExpired,
@@ -206,7 +207,7 @@ fn refuse(code: RefuseCode, message: &str) -> Refuse {
     Refuse { code, message: message.to_owned() }
 }
 
-fn kept_invite(db: &Connection, id: &str) -> rusqlite::Result<Option<KeptInvite>> {
+pub(super) fn kept_invite(db: &Connection, id: &str) -> rusqlite::Result<Option<KeptInvite>> {
     let mut find =
         db.prepare_cached("SELECT token_hash, account, expires, used_by, spends FROM invite WHERE id = ?1")?;
     find.query_row([id], |row| {

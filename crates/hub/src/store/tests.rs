@@ -1,3 +1,4 @@
+mod browsers;
 mod damage;
 mod joining;
 mod killed;
