@@ -2,6 +2,7 @@
 
 pub mod allowance;
 pub mod circles;
+pub mod continuing;
 pub mod ledger;
 pub mod openai;
 pub mod routing;

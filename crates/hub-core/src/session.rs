@@ -4,8 +4,13 @@
 //! sizes, counts and heartbeats. It trusts nothing that a node says and keeps no bytes. Whoever owns a stream (a waiting
 //! consumer) is the type parameter `T`, which the machine carries and never looks into.
 //!
+//! A session outlives its socket: what is lost with one is found again from absolute positions ([`resume`](Session::resume)).
+//!
 //! Not here: sockets and storage (the hub's shell), whether a statement is believed ([`crate::settle`]), and which node
 //! gets a request ([`crate::routing`]).
+
+mod heartbeat;
+mod resume;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -14,14 +19,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use idlewatt_protocol::frame::{Frame, Kind};
 use idlewatt_protocol::limits::{
-    CREDIT_TIMEOUT, HEARTBEAT, MAX_BATCH, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, MAX_RESPONSE_BODY,
-    MAX_SERVICES, MAX_STREAMS, MISSED_HEARTBEATS, STREAM_WINDOW,
+    CREDIT_TIMEOUT, MAX_BATCH, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, MAX_RESPONSE_BODY, MAX_SERVICES,
+    MAX_STREAMS, STREAM_WINDOW,
 };
 use idlewatt_protocol::message::{
     CancelReason, End, HubMessage, NodeMessage, Outcome, RefusalCode, Refuse, RefuseCode, Request, State,
 };
 use idlewatt_protocol::receipt::Envelope;
 use idlewatt_protocol::{ServiceOffer, UnixMillis, Usage};
+
+use heartbeat::Heartbeat;
+
+pub use heartbeat::{Due, WATCH};
+pub use resume::Resumption;
 
 /// A cancelled stream whose node sends no `end` for this long is a breach: its slot would be lost for good.
 pub const CANCEL_GRACE: Duration = CREDIT_TIMEOUT;
@@ -99,21 +109,13 @@ pub enum Heard<'a, T> {
     },
 }
 
-/// What is due at a tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// Nothing.
-    Nothing,
-    /// A ping.
-    Ping,
-    /// The node is gone: it left [`MISSED_HEARTBEATS`] pings unanswered.
-    Dead,
-}
-
 #[derive(Debug)]
 struct Stream<T> {
     owner: T,
     most: Most,
+    /// The request's body until the head comes, to send what of it is lost with a socket again.
+    body: Bytes,
+    body_bytes: u64,
     has_head: bool,
     /// The node marked its last frame.
     is_full: bool,
@@ -125,6 +127,7 @@ struct Stream<T> {
 #[derive(Clone, Copy, Debug)]
 struct Cancelled {
     delivered: u64,
+    reason: CancelReason,
     at: Instant,
 }
 
@@ -133,15 +136,14 @@ struct Cancelled {
 pub struct Session<T> {
     streams: HashMap<u32, Stream<T>>,
     next_stream: u32,
-    next_ping: Instant,
-    unanswered: u32,
+    heartbeat: Heartbeat,
 }
 
 impl<T> Session<T> {
     /// A session whose handshake has just ended.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { streams: HashMap::new(), next_stream: 1, next_ping: now + HEARTBEAT, unanswered: 0 }
+        Self { streams: HashMap::new(), next_stream: 1, heartbeat: Heartbeat::new(now, false) }
     }
 
     /// Streams that run now, cancelled ones included until their `end`.
@@ -151,9 +153,10 @@ impl<T> Session<T> {
     }
 
     /// Opens a stream for `owner`. `request.stream` and `request.body_bytes` are filled in here. `None` when the node
-    /// already has [`MAX_STREAMS`].
+    /// already has [`MAX_STREAMS`]. The next tick may be due earlier afterwards.
     pub fn open(
         &mut self,
+        now: Instant,
         owner: T,
         mut request: Request,
         most: Most,
@@ -174,6 +177,8 @@ impl<T> Session<T> {
             Stream {
                 owner,
                 most,
+                body: body.clone(),
+                body_bytes: body.len() as u64,
                 has_head: false,
                 is_full: false,
                 received: 0,
@@ -183,23 +188,9 @@ impl<T> Session<T> {
         );
         let mut out = Vec::with_capacity(2 + body.len() / MAX_FRAME_PAYLOAD);
         out.push(Outgoing::Control(HubMessage::Request(request)));
-        let mut rest = body.clone();
-        let mut offset = 0;
-        loop {
-            let payload = rest.split_to(rest.len().min(MAX_FRAME_PAYLOAD));
-            let next = offset + payload.len() as u64;
-            out.push(Outgoing::Body(Frame {
-                kind: Kind::Body,
-                last: rest.is_empty(),
-                stream,
-                offset,
-                payload,
-            }));
-            offset = next;
-            if rest.is_empty() {
-                return Some((stream, out));
-            }
-        }
+        out.extend(body_frames(stream, body, 0));
+        self.heartbeat.watch(now);
+        Some((stream, out))
     }
 
     /// The consumer took everything up to `offset`: the credit to send, when it is worth a message.
@@ -224,7 +215,7 @@ impl<T> Session<T> {
     ) -> Option<HubMessage> {
         let open = self.streams.get_mut(&stream).filter(|open| open.cancelled.is_none())?;
         let delivered = delivered.min(open.received);
-        open.cancelled = Some(Cancelled { delivered, at: now });
+        open.cancelled = Some(Cancelled { delivered, reason, at: now });
         Some(HubMessage::Cancel { stream, delivered, reason })
     }
 
@@ -233,37 +224,44 @@ impl<T> Session<T> {
         self.streams.drain().map(|(_, stream)| stream.owner)
     }
 
-    /// A sign of life that carries nothing, such as a pong.
-    pub fn alive(&mut self) {
-        self.unanswered = 0;
+    /// Something came, whatever it is: to be said before it is taken in. Whether the node had been taken for away.
+    pub fn alive(&mut self, now: Instant) -> bool {
+        let was_silent = self.heartbeat.heard();
+        if was_silent {
+            // It could not hear a cancel either.
+            self.streams.values_mut().filter_map(|open| open.cancelled.as_mut()).for_each(|it| it.at = now);
+        }
+        was_silent
+    }
+
+    /// Everyone who waits.
+    pub fn owners(&self) -> impl Iterator<Item = &T> {
+        self.streams.values().map(|stream| &stream.owner)
     }
 
     /// When [`tick`](Self::tick) wants to be called next.
     #[must_use]
     pub fn next_tick(&self) -> Instant {
-        self.next_ping
+        self.heartbeat.next()
     }
 
     /// What is due now.
     ///
     /// # Errors
-    /// When a cancelled stream was never ended.
+    /// When a node that is there never ended a cancelled stream.
     pub fn tick(&mut self, now: Instant) -> Result<Due, Breach> {
-        if now < self.next_ping {
-            return Ok(Due::Nothing);
+        let due = self.heartbeat.tick(now, !self.streams.is_empty());
+        if due == Due::Ping && !self.heartbeat.is_silent() {
+            let overdue = |open: &Stream<T>| {
+                open.cancelled.is_some_and(|cancelled| now.duration_since(cancelled.at) > CANCEL_GRACE)
+            };
+            if let Some((stream, _)) = self.streams.iter().find(|(_, open)| overdue(open)) {
+                return breach(format!(
+                    "stream {stream} was cancelled and not ended within {CANCEL_GRACE:?}"
+                ));
+            }
         }
-        if self.unanswered >= MISSED_HEARTBEATS {
-            return Ok(Due::Dead);
-        }
-        let overdue = |open: &Stream<T>| {
-            open.cancelled.is_some_and(|cancelled| now.duration_since(cancelled.at) > CANCEL_GRACE)
-        };
-        if let Some((stream, _)) = self.streams.iter().find(|(_, open)| overdue(open)) {
-            return breach(format!("stream {stream} was cancelled and not ended within {CANCEL_GRACE:?}"));
-        }
-        self.unanswered += 1;
-        self.next_ping = now + HEARTBEAT;
-        Ok(Due::Ping)
+        Ok(due)
     }
 
     /// A binary frame: to whom which bytes go, or `None` for bytes of a cancelled stream.
@@ -271,7 +269,6 @@ impl<T> Session<T> {
     /// # Errors
     /// When the frame is malformed, of a stream the node does not own, out of order, out of place or past a limit.
     pub fn binary(&mut self, bytes: &Bytes) -> Result<Option<(&T, Bytes)>, Breach> {
-        self.alive();
         let frame = Frame::decode(bytes).map_err(|error| Breach(error.to_string()))?;
         let (stream, length) = (frame.stream, frame.payload.len() as u64);
         if frame.kind != Kind::Data {
@@ -317,7 +314,6 @@ impl<T> Session<T> {
     /// # Errors
     /// When it is no message of this protocol, out of order, about a stream the node does not own, or past a limit.
     pub fn text(&mut self, text: &str) -> Result<Heard<'_, T>, Breach> {
-        self.alive();
         if text.len() > MAX_CONTROL_BYTES {
             return breach(format!(
                 "a message of {} bytes is over the limit of {MAX_CONTROL_BYTES}",
@@ -343,6 +339,7 @@ impl<T> Session<T> {
                     return breach(format!("status {status} is no HTTP status of an answer"));
                 }
                 open.has_head = true;
+                open.body = Bytes::new();
                 Ok(Heard::Head { owner: &open.owner, status, streaming })
             }
             NodeMessage::End(end) => self.end(end),
@@ -382,6 +379,23 @@ impl<T> Session<T> {
         }
         open.most.holds(end.usage)?;
         Ok(Heard::Ended { owner: entry.remove().owner, end })
+    }
+}
+
+/// The frames of a body from `offset` on, at least one.
+fn body_frames(stream: u32, body: &Bytes, offset: u64) -> Vec<Outgoing> {
+    let skip = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
+    let mut rest = body.slice(skip..);
+    let mut offset = skip as u64;
+    let mut frames = Vec::with_capacity(1 + rest.len() / MAX_FRAME_PAYLOAD);
+    loop {
+        let payload = rest.split_to(rest.len().min(MAX_FRAME_PAYLOAD));
+        let (at, last) = (offset, rest.is_empty());
+        offset += payload.len() as u64;
+        frames.push(Outgoing::Body(Frame { kind: Kind::Body, last, stream, offset: at, payload }));
+        if last {
+            return frames;
+        }
     }
 }
 
@@ -431,5 +445,4 @@ fn offer(services: Vec<ServiceOffer>) -> Result<Vec<ServiceOffer>, Breach> {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

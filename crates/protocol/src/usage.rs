@@ -83,6 +83,8 @@ struct Piece<'a> {
     usage: Option<ServerUsage>,
     #[serde(default)]
     timings: Option<ServerTimings>,
+    #[serde(default, rename = "iw_ids")]
+    ids: Option<Vec<u32>>,
     #[serde(default)]
     error: Option<serde::de::IgnoredAny>,
 }
@@ -122,6 +124,8 @@ pub struct Reading {
     pub usage: Option<ServerUsage>,
     /// llama.cpp's timings, where present.
     pub timings: Option<ServerTimings>,
+    /// The ids of `text` as its node tells them, see [`crate::continuation::IDS_MEMBER`].
+    pub ids: Option<Vec<u32>>,
     /// Why the answer ended, where it did.
     pub finish_reason: Option<String>,
     /// Whether it is an error object.
@@ -136,6 +140,7 @@ impl Reading {
         let mut reading = Self {
             usage: piece.usage,
             timings: piece.timings,
+            ids: piece.ids,
             error: piece.error.is_some(),
             ..Self::default()
         };

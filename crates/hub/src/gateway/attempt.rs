@@ -203,6 +203,8 @@ impl Attempt {
                 }
             }
             Received::Bytes(bytes) => self.bytes(&bytes, asked),
+            Received::Back => Ok(Progress::Waiting),
+            Received::Away => self.over(Over::Lost, asked),
             Received::Over(over) => {
                 self.is_over = true;
                 self.over(over, asked)

@@ -15,7 +15,7 @@ pub(crate) enum Over {
     Ended(End),
     /// The node did not take it.
     Refused(RefusalCode),
-    /// The session is gone.
+    /// The node no longer has it, or will not come back.
     Lost,
 }
 
@@ -26,6 +26,10 @@ pub(crate) enum Received {
     Head { status: u16, streaming: bool },
     /// Everything that came since.
     Bytes(Bytes),
+    /// The node's connection is lost, or it is silent: it may come back and go on where it was.
+    Away,
+    /// It is back.
+    Back,
     /// Nothing more comes. Said again each time.
     Over(Over),
 }
@@ -41,22 +45,33 @@ pub(crate) struct Inbox {
 struct Inner {
     head: Option<(u16, bool)>,
     bytes: BytesMut,
+    is_away: bool,
+    /// What whoever takes was told last.
+    told_away: bool,
     over: Option<Over>,
 }
 
 impl Inbox {
     pub(crate) fn head(&self, status: u16, streaming: bool) {
-        lock(&self.inner).head = Some((status, streaming));
-        self.ready.notify_one();
+        self.put(|inner| inner.head = Some((status, streaming)));
     }
 
     pub(crate) fn bytes(&self, bytes: &[u8]) {
-        lock(&self.inner).bytes.extend_from_slice(bytes);
-        self.ready.notify_one();
+        self.put(|inner| inner.bytes.extend_from_slice(bytes));
+    }
+
+    pub(crate) fn away(&self, is_away: bool) {
+        self.put(|inner| inner.is_away = is_away);
     }
 
     pub(crate) fn over(&self, over: Over) {
-        lock(&self.inner).over.get_or_insert(over);
+        self.put(|inner| {
+            inner.over.get_or_insert(over);
+        });
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Inner)) {
+        put(&mut lock(&self.inner));
         self.ready.notify_one();
     }
 
@@ -78,6 +93,33 @@ impl Inbox {
         if !inner.bytes.is_empty() {
             return Some(Received::Bytes(inner.bytes.split().freeze()));
         }
-        inner.over.clone().map(Received::Over)
+        if let Some(over) = &inner.over {
+            return Some(Received::Over(over.clone()));
+        }
+        let is_away = inner.is_away;
+        let is_news = std::mem::replace(&mut inner.told_away, is_away) != is_away;
+        is_news.then_some(if is_away { Received::Away } else { Received::Back })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_a_loss_is_taken_before_it_and_news_are_told_once() {
+        let inbox = Inbox::default();
+        inbox.away(true);
+        inbox.bytes(b"ab");
+        assert!(matches!(inbox.take(), Some(Received::Bytes(bytes)) if bytes == "ab"));
+        assert!(matches!(inbox.take(), Some(Received::Away)));
+        assert!(inbox.take().is_none());
+        inbox.away(false);
+        inbox.away(true);
+        assert!(inbox.take().is_none(), "nothing changed meanwhile");
+        inbox.away(false);
+        assert!(matches!(inbox.take(), Some(Received::Back)));
+        inbox.over(Over::Lost);
+        assert!(matches!(inbox.take(), Some(Received::Over(Over::Lost))));
     }
 }

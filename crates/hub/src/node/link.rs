@@ -1,23 +1,26 @@
-//! One connected node, as the rest of the hub holds it: streams to open, messages to send, a session to end.
+//! One node, as the rest of the hub holds it: streams to open, messages to send, a session to end. It outlives its socket:
+//! a node that comes back within [`RESUME_WINDOW`](idlewatt_protocol::limits::RESUME_WINDOW) takes its seat at the same
+//! link, and what runs goes on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use bytes::Bytes;
 use idlewatt_hub_core::ledger::AccountName;
-use idlewatt_hub_core::session::{Breach, Due, Heard, Most, Outgoing, Session};
+use idlewatt_hub_core::session::{Breach, Most, Outgoing, Session};
 use idlewatt_protocol::PublicKey;
-use idlewatt_protocol::message::{CancelReason, HubMessage, Posted, Refuse, Request};
+use idlewatt_protocol::message::{
+    CancelReason, HubMessage, Posted, Refuse, RefuseCode, Request, Resume, Resumed,
+};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::inbox::{Inbox, Over};
 use crate::hub::{clock, lock};
 
 /// What the socket's writer puts on the wire.
 #[derive(Debug)]
-pub(super) enum Out {
+pub(crate) enum Out {
     Text(String),
     Binary(Bytes),
     Ping,
@@ -27,22 +30,33 @@ pub(super) enum Out {
     Close(Refuse),
 }
 
-/// A node's session. The newest of a node is in the hub's table.
+/// A node. The newest of its sockets has the seat.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) key: PublicKey,
     pub(crate) account: AccountName,
-    pub(crate) epoch: u64,
     pub(crate) agent: String,
-    /// `None` once the session is over.
-    session: Mutex<Option<Session<Arc<Inbox>>>>,
-    postings: Mutex<Postings>,
-    out: UnboundedSender<Out>,
+    pub(super) state: Mutex<State>,
+    /// The next tick is due earlier than it was.
+    pub(super) sooner: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// The session of the socket that has the seat, or had it last.
+    pub(super) epoch: u64,
+    /// The oldest session whose streams may still run: its node may not have heard of a later one.
+    first: u64,
+    /// `None` once it is over for good.
+    pub(super) session: Option<Session<Arc<Inbox>>>,
+    /// `None` while the node is lost.
+    pub(super) out: Option<UnboundedSender<Out>>,
+    pub(super) postings: Postings,
 }
 
 /// Postings go out in the order of their numbers, those of the past first.
 #[derive(Debug, Default)]
-struct Postings {
+pub(super) struct Postings {
     /// The next number to send; `None` while the past is still read.
     next: Option<u64>,
     early: BTreeMap<u64, Posted>,
@@ -57,139 +71,166 @@ pub(crate) struct Stream {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(crate) fn new(
         key: PublicKey,
         account: AccountName,
-        epoch: u64,
         agent: String,
+        epoch: u64,
         out: UnboundedSender<Out>,
     ) -> Self {
-        Self {
-            key,
-            account,
+        let state = State {
             epoch,
-            agent,
-            session: Mutex::new(Some(Session::new(clock()))),
-            postings: Mutex::default(),
-            out,
-        }
+            first: epoch,
+            session: Some(Session::new(clock())),
+            out: Some(out),
+            postings: Postings::default(),
+        };
+        Self { key, account, agent, state: Mutex::new(state), sooner: Notify::new() }
     }
 
-    /// Sends a request; `None` when the session is over or has too many streams.
+    /// The session of the socket that has the seat, or had it last.
+    pub(crate) fn epoch(&self) -> u64 {
+        lock(&self.state).epoch
+    }
+
+    /// Whether a socket has the seat.
+    pub(crate) fn is_connected(&self) -> bool {
+        lock(&self.state).out.is_some()
+    }
+
+    /// The node is back with a newer session, whose socket `out` leads to: the streams that go on. `None` when the streams
+    /// it names are not of this link, or it is over.
+    ///
+    /// # Errors
+    /// When what it says of them cannot be; the link is as it was.
+    pub(crate) fn resume(
+        &self,
+        epoch: u64,
+        out: UnboundedSender<Out>,
+        resume: &Resume,
+    ) -> Result<Option<Vec<Resumed>>, Breach> {
+        let mut state = lock(&self.state);
+        let is_ours = (state.first..=state.epoch).contains(&resume.epoch) && epoch > state.epoch;
+        let Some(session) = state.session.as_mut().filter(|_| is_ours) else { return Ok(None) };
+        let resumption = session.resume(clock(), &resume.streams)?;
+        session.owners().for_each(|inbox| inbox.away(false));
+        resumption.lost.iter().for_each(|inbox| inbox.over(Over::Lost));
+        state.push(Out::Close(superseded()));
+        state.epoch = epoch;
+        state.out = Some(out);
+        state.postings = Postings::default();
+        for out in resumption.out {
+            state.put(out);
+        }
+        drop(state);
+        self.sooner.notify_one();
+        Ok(Some(resumption.resumed))
+    }
+
+    /// Sends a request; `None` when the node is away or has too many streams.
     pub(crate) fn open(self: &Arc<Self>, request: Request, most: Most, body: &Bytes) -> Option<Stream> {
         let inbox = Arc::new(Inbox::default());
-        let mut session = lock(&self.session);
-        let (id, frames) = session.as_mut()?.open(Arc::clone(&inbox), request, most, body)?;
+        let mut state = lock(&self.state);
+        state.out.as_ref()?;
+        let session = state.session.as_mut()?;
+        let was_idle = session.running() == 0;
+        let (id, frames) = session.open(clock(), Arc::clone(&inbox), request, most, body)?;
         // Sent under the lock: frames of one stream must not be overtaken by its cancel.
         for frame in frames {
-            match frame {
-                Outgoing::Control(message) => self.send(&message),
-                Outgoing::Body(frame) => self.push(Out::Binary(frame.encode())),
-            }
+            state.put(frame);
         }
-        drop(session);
+        drop(state);
+        if was_idle {
+            self.sooner.notify_one();
+        }
         Some(Stream { link: Arc::clone(self), id, inbox })
     }
 
+    /// Sends a message; lost when the node is.
     pub(crate) fn send(&self, message: &HubMessage) {
+        lock(&self.state).send(message);
+    }
+
+    /// Ends the session for good: the node is told why, everyone who waits for it is told that it is lost.
+    pub(crate) fn cut_off(&self, refuse: Refuse) {
+        tracing::warn!(node = %self.key.short(), code = ?refuse.code, why = %refuse.message, "a session is cut off");
+        let mut state = lock(&self.state);
+        state.push(Out::Close(refuse));
+        state.close();
+    }
+
+    /// A newer session takes over without this one's streams.
+    pub(crate) fn supersede(&self) {
+        let mut state = lock(&self.state);
+        if state.session.is_some() {
+            tracing::info!(node = %self.key.short(), "a newer session of this node took over");
+        }
+        state.push(Out::Close(superseded()));
+        state.close();
+    }
+
+    /// A request of this node's was settled.
+    pub(crate) fn posted(&self, posted: Posted) {
+        let mut state = lock(&self.state);
+        if state.postings.next.is_none_or(|next| posted.seq >= next) {
+            state.postings.early.insert(posted.seq, posted);
+        }
+        state.send_in_order();
+    }
+}
+
+fn superseded() -> Refuse {
+    Refuse {
+        code: RefuseCode::Superseded,
+        message: "A newer session of this node took over. If that was not you, another machine uses this node's key."
+            .into(),
+    }
+}
+
+impl State {
+    pub(super) fn send(&self, message: &HubMessage) {
         match serde_json::to_string(message) {
             Ok(text) => self.push(Out::Text(text)),
             Err(error) => tracing::error!(%error, "a message could not be written"),
         }
     }
 
-    fn push(&self, out: Out) {
-        // A writer that is gone has ended the session; its streams learn it from there.
-        let _ = self.out.send(out);
+    fn put(&self, out: Outgoing) {
+        match out {
+            Outgoing::Control(message) => self.send(&message),
+            Outgoing::Body(frame) => self.push(Out::Binary(frame.encode())),
+        }
     }
 
-    /// Ends the session now: the node is told why, everyone who waits for it is told that it is lost.
-    pub(crate) fn cut_off(&self, refuse: Refuse) {
-        tracing::warn!(node = %self.key.short(), code = ?refuse.code, why = %refuse.message, "a session is cut off");
-        self.push(Out::Close(refuse));
-        self.close();
+    pub(super) fn push(&self, out: Out) {
+        if let Some(to) = &self.out {
+            // A writer that is gone has lost the seat; what matters of this is found again when the node resumes.
+            let _ = to.send(out);
+        }
     }
 
     /// Everyone who waits for this session is told that it is lost.
-    pub(super) fn close(&self) {
-        if let Some(mut session) = lock(&self.session).take() {
+    pub(super) fn close(&mut self) {
+        self.out = None;
+        if let Some(mut session) = self.session.take() {
             session.close().for_each(|inbox| inbox.over(Over::Lost));
         }
     }
 
-    /// Takes in one text frame. `None` when the session is over.
-    pub(super) fn text<R>(
-        &self,
-        text: &str,
-        act: impl FnOnce(Heard<'_, Arc<Inbox>>) -> R,
-    ) -> Option<Result<R, Breach>> {
-        lock(&self.session).as_mut().map(|session| session.text(text).map(act))
-    }
-
-    /// Takes in one binary frame. `None` when the session is over.
-    pub(super) fn binary(&self, bytes: &Bytes) -> Option<Result<(), Breach>> {
-        lock(&self.session).as_mut().map(|session| {
-            if let Some((inbox, bytes)) = session.binary(bytes)?
-                && !bytes.is_empty()
-            {
-                inbox.bytes(&bytes);
-            }
-            Ok(())
-        })
-    }
-
-    pub(super) fn alive(&self) {
-        if let Some(session) = lock(&self.session).as_mut() {
-            session.alive();
-        }
-    }
-
-    /// What is due now, and when to ask next. `None` when the session is over.
-    pub(super) fn tick(&self, now: Instant) -> Option<Result<(Due, Instant), Breach>> {
-        lock(&self.session).as_mut().map(|session| {
-            let due = session.tick(now)?;
-            if due == Due::Ping {
-                self.push(Out::Ping);
-            }
-            Ok((due, session.next_tick()))
-        })
-    }
-
-    /// A request of this node's was settled.
-    pub(crate) fn posted(&self, posted: Posted) {
-        let mut postings = lock(&self.postings);
-        if postings.next.is_none_or(|next| posted.seq >= next) {
-            postings.early.insert(posted.seq, posted);
-        }
-        self.send_in_order(&mut postings);
-    }
-
-    /// Sends postings of the past, oldest first, and waits until they are on their way.
-    pub(super) async fn replay(&self, past: Vec<Posted>) {
-        for posted in past {
-            self.send(&HubMessage::Posted(posted));
-        }
-        let (mark, passed) = oneshot::channel();
-        self.push(Out::Mark(mark));
-        // Where the writer is gone, so is the session.
-        let _ = passed.await;
-    }
-
     /// The past was sent up to `seq`: what was posted meanwhile, and will be, follows.
-    pub(super) fn follow(&self, seq: u64) {
-        let mut postings = lock(&self.postings);
+    pub(super) fn follow(&mut self, seq: u64) {
         let next = seq.saturating_add(1);
-        postings.next = Some(next);
-        postings.early = postings.early.split_off(&next);
-        self.send_in_order(&mut postings);
+        self.postings.next = Some(next);
+        self.postings.early = self.postings.early.split_off(&next);
+        self.send_in_order();
     }
 
-    fn send_in_order(&self, postings: &mut Postings) {
-        while let Some(next) = postings.next
-            && let Some(posted) = postings.early.remove(&next)
+    fn send_in_order(&mut self) {
+        while let Some(next) = self.postings.next
+            && let Some(posted) = self.postings.early.remove(&next)
         {
             self.send(&HubMessage::Posted(posted));
-            postings.next = Some(next + 1);
+            self.postings.next = Some(next + 1);
         }
     }
 }
@@ -197,18 +238,20 @@ impl Link {
 impl Stream {
     /// The consumer took everything up to `offset`.
     pub(crate) fn consumed(&self, offset: u64) {
-        let mut session = lock(&self.link.session);
-        if let Some(credit) = session.as_mut().and_then(|session| session.consumed(self.id, offset)) {
-            self.link.send(&credit);
+        let mut state = lock(&self.link.state);
+        let credit = state.session.as_mut().and_then(|session| session.consumed(self.id, offset));
+        if let Some(credit) = credit {
+            state.send(&credit);
         }
     }
 
-    /// Stops it; nothing happens when it is over already.
+    /// Stops it; nothing happens when it is over already. A node that is away is told when it comes back.
     pub(crate) fn cancel(&self, delivered: u64, reason: CancelReason) {
-        let mut session = lock(&self.link.session);
-        let cancel = session.as_mut().and_then(|session| session.cancel(clock(), self.id, delivered, reason));
+        let mut state = lock(&self.link.state);
+        let cancel =
+            state.session.as_mut().and_then(|session| session.cancel(clock(), self.id, delivered, reason));
         if let Some(cancel) = cancel {
-            self.link.send(&cancel);
+            state.send(&cancel);
         }
     }
 }

@@ -31,7 +31,7 @@ use url::Url;
 
 use super::inbox::Over;
 use super::link::{Link, Out};
-use super::seat::{Seat, Taken};
+use super::seat::Seat;
 use crate::doors::Peer;
 use crate::gateway::refusal;
 use crate::hub::{Entering, Hub, clock};
@@ -279,8 +279,8 @@ async fn read(hub: &Arc<Hub>, seat: &Seat, mut stream: SplitStream<WebSocket>) -
             Ok(Message::Close(_)) => return Ok(End::Lost),
             Err(error) => return too_long(error).map_or(Ok(End::Lost), Err),
         };
-        let Some(taken) = heard else { return Ok(End::Over) };
-        if let (true, Some(state)) = (taken?.is_back, &said) {
+        let Some(is_back) = heard else { return Ok(End::Over) };
+        if let (true, Some(state)) = (is_back?, &said) {
             hub.route(|routing| routing.state(&seat.link.key, state));
         }
     }
@@ -294,13 +294,13 @@ fn too_long(error: axum::Error) -> Option<Breach> {
     capacity.then(|| Breach(format!("a frame is over the limit of {MAX_CONTROL_BYTES} bytes")))
 }
 
-/// Takes in one message. `said` is what the node said of itself last, to come back to after a silence.
+/// Takes in one message; whether the node had been taken for away. `said` is what the node said of itself last, to come back to after a silence.
 fn hear(
     hub: &Arc<Hub>,
     seat: &Seat,
     text: &str,
     said: &mut Option<NodeState>,
-) -> Option<Result<Taken<()>, Breach>> {
+) -> Option<Result<bool, Breach>> {
     let mut statements = None;
     let key = &seat.link.key;
     let heard = seat.text(text, |heard| match heard {
@@ -323,7 +323,7 @@ fn hear(
         }
     });
     match (heard, statements) {
-        (Some(Ok(taken)), Some(batch)) => Some(believe(hub, &seat.link, batch).map(|()| taken)),
+        (Some(Ok(is_back)), Some(batch)) => Some(believe(hub, &seat.link, batch).map(|()| is_back)),
         (heard, _) => heard,
     }
 }

@@ -44,7 +44,8 @@ fn hello(
     let hub_key = PublicKey::from(store.hub_key());
     let challenge = Challenge { nonce: Nonce([1; 32]), versions: vec![PROTOCOL_VERSION], hub_key };
     let token = invite.map(|invite| invite.token.as_str());
-    let side = NodeSide { key, hub_key, token, agent: "test/1", name: Some("attic"), posted_through };
+    let side =
+        NodeSide { key, hub_key, token, agent: "test/1", name: Some("attic"), posted_through, resume: None };
     let hello = side.answer(&challenge, Nonce([2; 32])).unwrap();
     (challenge, hello)
 }

@@ -22,8 +22,8 @@ use idlewatt_protocol::receipt::{
     Energy, Receipt, ReceiptFile, STATEMENT_TYPE, Statement, Timings, Verified, commitment, sign_batch,
 };
 use idlewatt_protocol::{
-    Artefact, Capabilities, MicroCredits, Nonce, Price, PublicKey, Scope, ServiceOffer, UnixMillis, Usage,
-    UsageSource,
+    Artefact, Capabilities, Joined, MicroCredits, Nonce, Price, PublicKey, Scope, ServiceOffer, UnixMillis,
+    Usage, UsageSource,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -43,6 +43,8 @@ pub fn account(name: &str) -> AccountName {
 
 pub struct TestHub {
     pub address: SocketAddr,
+    /// Where it listens with TLS.
+    pub lan: Option<SocketAddr>,
     pub store: Store,
     pub http: reqwest::Client,
     /// The consumer's key, with 10 credits.
@@ -54,24 +56,30 @@ pub struct TestHub {
 
 impl TestHub {
     pub async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap()).await
+        Self::start_with(|_| {}).await
     }
 
-    async fn start_in(folder: tempfile::TempDir) -> Self {
+    /// Starts one with other doors than usual.
+    pub async fn start_with(change: impl FnOnce(&mut ServeOptions)) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir, change: impl FnOnce(&mut ServeOptions)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = ServeOptions {
+        let mut options = ServeOptions {
             fee: "5".parse().unwrap(),
             ..ServeOptions::new("127.0.0.1:0".parse().unwrap(), folder.path().to_owned())
         };
+        change(&mut options);
         let serving = Serving::bind(options).await.unwrap();
-        let (address, store) = (serving.address(), serving.store().clone());
+        let (address, lan, store) = (serving.address(), serving.lan(), serving.store().clone());
         let key = store.create_key(account("consumer"), MicroCredits(10_000_000)).await.unwrap().key;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(serving.run(async {
             let _ = stopped.await;
         }));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { address, store, http, key, stop: Some(stop), running: Some(running), folder }
+        Self { address, lan, store, http, key, stop: Some(stop), running: Some(running), folder }
     }
 
     /// Stops it and waits until it has drained.
@@ -89,7 +97,7 @@ impl TestHub {
         self.stop().await;
         let Self { store, folder, .. } = self;
         drop(store);
-        Self::start_in(folder).await
+        Self::start_in(folder, |_| {}).await
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -350,6 +358,7 @@ impl Node {
             response_commitment: commitment(&asked.request.salt, text.as_bytes()),
             outcome,
             length,
+            joined: asked.request.prefix.map_or(Joined::Single, |prefix| prefix.joined()),
             usage,
             started: UnixMillis(1),
             timings: Timings::default(),
@@ -417,7 +426,15 @@ pub fn side<'a>(
     token: Option<&'a str>,
     posted_through: u64,
 ) -> NodeSide<'a> {
-    NodeSide { key, hub_key: challenge.hub_key, token, agent: "scripted/1", name: None, posted_through }
+    NodeSide {
+        key,
+        hub_key: challenge.hub_key,
+        token,
+        agent: "scripted/1",
+        name: None,
+        posted_through,
+        resume: None,
+    }
 }
 
 pub async fn say(socket: &mut Socket, message: &NodeMessage) {

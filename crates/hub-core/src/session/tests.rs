@@ -1,8 +1,9 @@
 //! One test for each thing that a hostile node may try.
 
 use super::*;
+use idlewatt_protocol::limits::HEARTBEAT;
 use idlewatt_protocol::message::{Deadlines, Endpoint};
-use idlewatt_protocol::{Artefact, Capabilities, Nonce, Price, RequestId, UsageSource};
+use idlewatt_protocol::{Artefact, Capabilities, Nonce, Price, RequestId, Scope, UsageSource};
 
 const BODY: &[u8] = b"{\"messages\":[]}";
 const MOST: Most = Most { prompt: 527, completion: 10 };
@@ -27,7 +28,7 @@ fn request() -> Request {
 /// A session with one open stream, number 1, owned by 7.
 fn session() -> Session<u8> {
     let mut session = Session::new(Instant::now());
-    let (stream, _) = session.open(7, request(), MOST, &Bytes::from_static(BODY)).unwrap();
+    let (stream, _) = session.open(Instant::now(), 7, request(), MOST, &Bytes::from_static(BODY)).unwrap();
     assert_eq!(stream, 1);
     session
 }
@@ -82,7 +83,7 @@ fn an_answer_goes_through_in_order() {
 fn a_long_body_is_cut_into_frames_with_exact_offsets() {
     let mut session = Session::new(Instant::now());
     let body = Bytes::from(vec![b'x'; MAX_FRAME_PAYLOAD * 2 + 5]);
-    let (_, out) = session.open(0u8, request(), MOST, &body).unwrap();
+    let (_, out) = session.open(Instant::now(), 0u8, request(), MOST, &body).unwrap();
     let frames: Vec<(u64, usize, bool)> = out
         .iter()
         .filter_map(|out| match out {
@@ -207,7 +208,39 @@ fn a_cancelled_stream_that_never_ends_is_a_breach() {
     let mut session = with_head();
     session.cancel(start, 1, 0, CancelReason::Consumer);
     assert!(session.tick(start + CANCEL_GRACE).is_ok());
+    session.alive(start + CANCEL_GRACE);
     cut_off(session.tick(start + CANCEL_GRACE + HEARTBEAT), "was cancelled and not ended");
+}
+
+#[test]
+fn a_node_that_hears_nothing_is_not_blamed_for_a_cancel() {
+    let mut session = with_head();
+    let start = Instant::now();
+    session.cancel(start, 1, 0, CancelReason::Consumer);
+    assert_eq!(session.tick(start + WATCH), Ok(Due::Ping));
+    assert_eq!(session.tick(start + WATCH * 2), Ok(Due::Silent));
+    let late = start + CANCEL_GRACE + WATCH;
+    assert_eq!(session.tick(late), Ok(Due::Ping));
+    assert!(session.alive(late + WATCH));
+    assert_eq!(session.tick(late + WATCH * 2), Ok(Due::Ping));
+    assert!(!session.alive(late + WATCH * 3));
+    cut_off(session.tick(late + CANCEL_GRACE + WATCH * 2), "was cancelled and not ended");
+}
+
+#[test]
+fn a_node_is_watched_closely_only_while_someone_waits_for_it() {
+    let start = Instant::now();
+    let mut session = Session::new(start);
+    assert_eq!(session.next_tick(), start + HEARTBEAT);
+    session.open(start + WATCH, 7, request(), MOST, &Bytes::from_static(BODY));
+    assert_eq!(session.next_tick(), start + WATCH * 2);
+    assert_eq!(session.tick(start + WATCH * 2), Ok(Due::Ping));
+    assert_eq!(session.tick(start + WATCH * 3), Ok(Due::Silent));
+    assert_eq!(session.tick(start + WATCH * 4), Ok(Due::Ping), "said once");
+    assert!(session.alive(start + WATCH * 4), "back");
+    session.text(&end(0, 1, 1).replace("complete", "failed")).unwrap();
+    assert_eq!(session.tick(start + WATCH * 5), Ok(Due::Ping));
+    assert_eq!(session.next_tick(), start + WATCH * 5 + HEARTBEAT);
 }
 
 #[test]
@@ -216,7 +249,7 @@ fn a_node_is_dead_after_two_missed_heartbeats() {
     let mut session: Session<u8> = Session::new(start);
     assert_eq!(session.tick(start), Ok(Due::Nothing));
     assert_eq!(session.tick(start + HEARTBEAT), Ok(Due::Ping));
-    session.alive();
+    session.alive(start + HEARTBEAT);
     assert_eq!(session.tick(start + HEARTBEAT * 2), Ok(Due::Ping));
     assert_eq!(session.tick(start + HEARTBEAT * 3), Ok(Due::Ping));
     assert_eq!(session.tick(start + HEARTBEAT * 4), Ok(Due::Dead));
@@ -239,6 +272,8 @@ fn offers_past_a_limit_are_breaches() {
         capabilities: Capabilities::default(),
         warm: true,
         load_ms: None,
+        scope: Scope::Circle,
+        region: None,
     };
     let say = |services: Vec<ServiceOffer>| serde_json::to_string(&NodeMessage::Offer { services }).unwrap();
     assert!(session().text(&say(vec![service("a"), service("b")])).is_ok());
@@ -260,7 +295,7 @@ fn nonsense_is_a_breach() {
 #[test]
 fn a_closing_session_gives_back_everyone_who_waits() {
     let mut session = session();
-    session.open(8, request(), MOST, &Bytes::new()).unwrap();
+    session.open(Instant::now(), 8, request(), MOST, &Bytes::new()).unwrap();
     let mut owners: Vec<u8> = session.close().collect();
     owners.sort_unstable();
     assert_eq!(owners, [7, 8]);
