@@ -54,6 +54,10 @@ impl Node {
             put("presence", level, format!("{}: {}", source.name, source.says), None);
         }
 
+        for (told, what) in self.others_sight() {
+            put("presence", if told { Good } else { Note }, what, None);
+        }
+
         if let Some(Check { area, level, what, action }) = self.hotkey_checks() {
             put(&area, level, what, action);
         }

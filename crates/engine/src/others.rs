@@ -55,6 +55,18 @@ impl Others {
 }
 
 impl Node {
+    /// What is seen of other programs on each card, for `doctor`, and whether anything is.
+    pub(crate) fn others_sight(&self) -> Vec<(bool, String)> {
+        let told = self.others.told();
+        let cards = self.cards.latest();
+        let sight = |card: &GpuReading| {
+            let its = told.iter().find(|it| it.card == card.id);
+            let (load, held) = (its.and_then(|it| it.utilisation), its.and_then(|it| it.vram));
+            (its.is_some(), format!("other programs on {}: {}", card.name, words(its.is_some(), load, held)))
+        };
+        cards.iter().map(sight).collect()
+    }
+
     /// Looks again, unless that was done a moment ago, and decides anew where it changed.
     pub(crate) async fn look_at_others(self: &Arc<Self>) {
         if lock(&self.others.0).looked.is_some_and(|at| at.elapsed() < LOOK) {
@@ -88,6 +100,17 @@ impl Node {
         if before != told {
             self.decide();
         }
+    }
+}
+
+fn words(looked: bool, load: Option<u8>, held: Option<u64>) -> String {
+    let gigabytes = |bytes: u64| format!("{}.{} GB held", bytes / 1_000_000_000, bytes / STEP.1 % 10);
+    match (looked, load, held.map(gigabytes)) {
+        (false, ..) => "looked at while something is shared".to_owned(),
+        (true, None, None) => "cannot be told from what is ours at the moment".to_owned(),
+        (true, Some(load), Some(held)) => format!("{load} % busy, {held}"),
+        (true, Some(load), None) => format!("{load} % busy; memory by process is not told"),
+        (true, None, Some(held)) => format!("{held}; load by process is not told"),
     }
 }
 
@@ -181,6 +204,14 @@ mod tests {
 
     const IDLE: Ours = Ours { loaded: false, computes: false };
     const AT_WORK: Ours = Ours { loaded: true, computes: true };
+
+    #[test]
+    fn doctor_says_what_is_not_told_instead_of_nothing() {
+        assert_eq!(words(false, None, None), "looked at while something is shared");
+        assert_eq!(words(true, Some(35), Some(2_450_000_000)), "35 % busy, 2.4 GB held");
+        assert_eq!(words(true, None, Some(0)), "0.0 GB held; load by process is not told");
+        assert!(words(true, None, None).contains("cannot be told"));
+    }
 
     #[test]
     fn a_model_server_is_no_other_program() {

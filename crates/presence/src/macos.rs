@@ -52,7 +52,9 @@ pub(crate) async fn input(options: Options, teller: Teller) {
 pub(crate) async fn activity(_options: Options, listed: watch::Receiver<Vec<String>>, teller: Teller) {
     let mut turn = interval(TURN);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    teller.unheard("microphone", "not looked at on macOS");
+    for source in ["microphone", "gamepads", "Steam"] {
+        teller.unheard(source, "not looked at on macOS");
+    }
     loop {
         turn.tick().await;
         let session = Activity {

@@ -54,6 +54,7 @@ pub(crate) async fn input(options: Options, teller: Teller) {
         action: None,
     });
     let mut pads = pads::Pads::default();
+    let mut connected = None;
     let mut before = first;
     loop {
         let Some(now) = reading(quiet) else {
@@ -64,6 +65,13 @@ pub(crate) async fn input(options: Options, teller: Teller) {
         teller.reading(now);
         if let Some(touched) = pads.look(quiet) {
             teller.pads(touched);
+        }
+        if connected.replace(pads.connected()) != Some(pads.connected()) {
+            let says = match pads.connected() {
+                0 => "no Xbox-like one connected".to_owned(),
+                n => format!("{n} connected"),
+            };
+            teller.says("gamepads", says, Activity::default());
         }
         if let PresenceReading::Active { since } = now {
             ears.hear_input(false);

@@ -122,7 +122,7 @@ async fn what_goes_on_beside_input_is_looked_at_and_said() {
     }
     assert_eq!(seen.full_screen, None, "a desktop is no program");
     let names: Vec<&str> = watch.sources().iter().map(|it| it.name).collect();
-    assert_eq!(names, ["Steam", "full screen", "listed programs", "microphone", "session"]);
+    assert_eq!(names, ["Steam", "full screen", "gamepads", "listed programs", "microphone", "session"]);
     let running = idlewatt_presence::programs(&Options { quiet: QUIET });
     assert!(running.iter().any(|it| own.starts_with(&it.name)));
 }

@@ -22,6 +22,11 @@ pub(super) struct Pads {
 }
 
 impl Pads {
+    /// How many are connected, as of the last look.
+    pub(super) fn connected(&self) -> usize {
+        self.there.iter().filter(|it| **it).count()
+    }
+
     /// What they tell now; `None` before the first touch.
     pub(super) fn look(&mut self, quiet: Duration) -> Option<PresenceReading> {
         let now = Instant::now();
