@@ -8,6 +8,8 @@
 //! then settles the bytes it delivered by its own count.
 
 mod inbound;
+mod replay;
+mod resume;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -141,8 +143,18 @@ pub struct Session {
     posted_through: u64,
     offered: Option<Vec<ServiceOffer>>,
     stated: Option<State>,
+    /// By numbers of this side's own, which no hub gives twice; the effects and what they bring go by them too.
     streams: HashMap<u32, Stream>,
+    next_stream: u32,
+    /// The hub's numbers of those it knows.
+    numbers: HashMap<u32, u32>,
+    /// Those of `streams` that have ended.
+    ended: resume::Ended,
     open_bodies: usize,
+    /// The number of the last session.
+    epoch: u64,
+    /// Until when a lost session's streams wait for the next.
+    parted: Option<Instant>,
     effects: VecDeque<Effect>,
 }
 
@@ -161,7 +173,12 @@ impl Session {
             offered: None,
             stated: None,
             streams: HashMap::new(),
+            next_stream: 1,
+            numbers: HashMap::new(),
+            ended: resume::Ended::default(),
             open_bodies: 0,
+            epoch: 0,
+            parted: None,
             effects: VecDeque::new(),
         }
     }
@@ -185,20 +202,21 @@ impl Session {
     /// Requests under way.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.streams.len()
+        self.streams.len() - self.ended.count()
     }
 
     /// The next moment at which [`time`](Self::time) must be called. May be earlier than needed, never later.
     #[must_use]
     pub fn wakeup(&self) -> Option<Wakeup> {
         let silence = match self.stage {
-            Stage::Over => return None,
-            Stage::In => Wakeup { at: self.heard + self.patience(), why: "the hub's heartbeat" },
-            _ => Wakeup { at: self.opened + HANDSHAKE_TIMEOUT, why: "the handshake" },
+            Stage::Over => None,
+            Stage::In => Some(Wakeup { at: self.heard + self.patience(), why: "the hub's heartbeat" }),
+            _ => Some(Wakeup { at: self.opened + HANDSHAKE_TIMEOUT, why: "the handshake" }),
         };
         let credit = self.streams.values().filter_map(Stream::stalled_until).min();
         let credit = credit.map(|at| Wakeup { at, why: "a stream without credit" });
-        Some(credit.map_or(silence, |credit| credit.min(silence)))
+        let parted = self.parted.map(|at| Wakeup { at, why: "streams of a lost session" });
+        [silence, credit, parted].into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -218,10 +236,14 @@ impl Session {
             for id in stalled {
                 self.finish_as_sent(id, Outcome::Cancelled);
             }
+            if self.parted.is_some_and(|at| at <= now.monotonic) {
+                self.give_up();
+            }
             let limit =
                 if self.is_in() { self.heard + self.patience() } else { self.opened + HANDSHAKE_TIMEOUT };
-            if limit <= now.monotonic {
-                self.close(Closed::Silent);
+            if limit <= now.monotonic && !matches!(self.stage, Stage::Over) {
+                self.lost(now.monotonic);
+                self.effects.push_back(Effect::Close(Closed::Silent));
             }
         }
     }
@@ -258,7 +280,8 @@ impl Session {
         if frame.kind != Kind::Body || !self.is_in() {
             return self.breach("a frame that only a node may send, or before the welcome");
         }
-        let Some(stream) = self.streams.get_mut(&frame.stream) else {
+        let known = self.numbers.get(&frame.stream).copied();
+        let Some((id, stream)) = known.and_then(|id| Some((id, self.streams.get_mut(&id)?))) else {
             return self.breach("a frame of a stream that is not open");
         };
         match stream.body(&frame) {
@@ -268,7 +291,7 @@ impl Session {
                 self.open_bodies = self.open_bodies.saturating_sub(body.len());
                 let network = self.intro.network.clone();
                 let (ask, through) = (stream.ask(body, network), stream.credit());
-                self.effects.push_back(Effect::Begin { stream: frame.stream, ask, through });
+                self.effects.push_back(Effect::Begin { stream: id, ask, through });
             }
         }
     }
@@ -293,18 +316,23 @@ impl Session {
 
     /// The host does not take the request, or its begin was dropped.
     pub fn refused(&mut self, stream: u32, code: RefusalCode) {
-        let Some(it) = self.streams.remove(&stream) else { return };
-        if it.finishing().is_some() {
-            self.end_empty(stream);
+        let Some(it) = self.remove(stream) else { return };
+        if it.is_dropped() || !self.is_in() {
+            // One that is not named in the next hello is lost for the hub.
+        } else if it.finishing().is_some() {
+            self.end_empty(it.number());
         } else {
-            self.send(&NodeMessage::Refused { stream, code });
+            self.send(&NodeMessage::Refused { stream: it.number(), code });
         }
     }
 
     /// An answer begins.
     pub fn head(&mut self, stream: u32, head: Head) {
-        if self.streams.get(&stream).is_some_and(|it| it.finishing().is_none()) {
-            self.send(&NodeMessage::Head { stream, status: head.status, streaming: head.streaming });
+        let Some(it) = self.streams.get_mut(&stream).filter(|it| it.finishing().is_none()) else { return };
+        it.begins(head);
+        let number = it.number();
+        if self.is_in() {
+            self.send_head(number, head);
         }
     }
 
@@ -325,24 +353,33 @@ impl Session {
     }
 
     /// What came of an answer, after [`Effect::Finish`], or instead of a head.
-    pub fn finished(&mut self, stream: u32, finished: Finished) {
+    pub fn finished(&mut self, stream: u32, finished: Finished, now: Instant) {
         let Some(mut it) = self.streams.remove(&stream) else { return };
         let outcome = finished.outcome;
         let finish = it.finish(None);
-        self.send(&NodeMessage::End(End {
-            stream,
+        let end = End {
+            stream: it.number(),
             outcome,
             length: finish.length,
             usage: finish.usage,
             message: finished.message.clone(),
-        }));
+        };
+        if self.is_in() && !it.is_dropped() {
+            self.send(&NodeMessage::End(end.clone()));
+        }
         // Nothing was delivered and nobody cancelled: the hub asks another node, and there is nothing to state.
         if finish.length > 0 || outcome == Outcome::Cancelled {
             let statement =
                 it.statement(finish, finished, PublicKey::from(&*self.intro.key), self.intro.hub_key);
             self.effects.push_back(Effect::Sign(Box::new(statement)));
         }
-        if outcome == Outcome::Yielded && self.streams.is_empty() {
+        if !it.is_dropped() {
+            it.ends(end);
+            let request = it.request();
+            self.streams.insert(stream, it);
+            self.keep_ended(stream, request, now);
+        }
+        if outcome == Outcome::Yielded && self.streams() == 0 && self.is_in() {
             self.send(&NodeMessage::Yield);
         }
     }
@@ -368,20 +405,13 @@ impl Session {
         }
     }
 
-    /// The connection is gone: every answer ends as failed, with what is known to be delivered.
-    pub fn lost(&mut self) {
-        self.stage = Stage::Over;
-        let streams: Vec<u32> = self.streams.keys().copied().collect();
-        for id in streams {
-            self.finish(id, Some(Outcome::Failed), None);
-        }
-        self.streams.clear();
-    }
-
     /// Sends what the window allows, and finishes an answer of which everything is sent.
     fn pump(&mut self, id: u32, now: Instant) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        while let Some(frame) = stream.next_frame(id) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|it| !it.is_dropped()) else { return };
+        if !matches!(self.stage, Stage::In) {
+            return;
+        }
+        while let Some(frame) = stream.next_frame() {
             self.effects.push_back(Effect::Binary(frame.encode()));
         }
         stream.note_stall(now);
@@ -406,6 +436,18 @@ impl Session {
         self.finish(id, Some(outcome), sent);
     }
 
+    fn remove(&mut self, id: u32) -> Option<Stream> {
+        let stream = self.streams.remove(&id)?;
+        if self.numbers.get(&stream.number()) == Some(&id) {
+            self.numbers.remove(&stream.number());
+        }
+        Some(stream)
+    }
+
+    fn send_head(&mut self, stream: u32, head: Head) {
+        self.send(&NodeMessage::Head { stream, status: head.status, streaming: head.streaming });
+    }
+
     fn end_empty(&mut self, stream: u32) {
         let end = End { stream, outcome: Outcome::Cancelled, length: 0, usage: Usage::NONE, message: None };
         self.send(&NodeMessage::End(end));
@@ -423,8 +465,12 @@ impl Session {
     }
 
     fn close(&mut self, why: Closed) {
+        // Whoever fails at a handshake may be another than the hub that answers are kept for.
+        if matches!(self.stage, Stage::In | Stage::Over) || why == Closed::ClockJumped {
+            self.give_up();
+        }
         if !matches!(self.stage, Stage::Over) {
-            self.lost();
+            self.stage = Stage::Over;
             self.effects.push_back(Effect::Close(why));
         }
     }
@@ -446,5 +492,7 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+mod resume_tests;
 #[cfg(test)]
 mod tests;

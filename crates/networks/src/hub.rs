@@ -1,9 +1,12 @@
 //! The client of an Idlewatt hub: dials, keeps the session of [`idlewatt_core::session`] going, drives the answers that
 //! the [`Host`](crate::Host) gives, and dials again when the session is lost.
 //!
+//! A connection that is lost ends no answer: it goes on, and the next connection takes it up to the byte.
+//!
 //! A node that waits for work sets no timer of its own but one: the moment at which a silent hub counts as gone.
 
 mod answer;
+mod answers;
 mod backoff;
 mod connection;
 mod dial;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
-use idlewatt_core::session::{Closed, Introduction};
+use idlewatt_core::session::{Closed, Introduction, Session};
 use idlewatt_protocol::invite::{Invite, MAX_ADDRESSES, check_hub_url};
 use idlewatt_protocol::message::{RefuseCode, Welcome};
 use idlewatt_protocol::{Nonce, PublicKey};
@@ -21,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::host::{NetworkReport, SharedHost};
+use answers::{Answers, now};
 use backoff::Backoff;
-use connection::{Connection, Over};
+use connection::{Connection, Over, Wire};
 use dial::{DialError, Dialler};
 
 pub use dial::is_near;
@@ -186,60 +190,68 @@ pub async fn run(
     let mut dialler = Dialler::new(hub_key, proxy);
     let mut backoff = Backoff::default();
     let mut sleep = host.sleep();
-    let mut first = joined.map(|joined| {
-        let report = NetworkReport::Connected {
-            account: joined.account,
-            name: joined.hub_name,
-            urls: joined.urls.iter().map(Url::to_string).collect(),
-        };
-        (*joined.connection, report)
-    });
+    let (mut answers, mut first) = match joined {
+        Some(joined) => {
+            let report = NetworkReport::Connected {
+                account: joined.account,
+                name: joined.hub_name,
+                urls: joined.urls.iter().map(Url::to_string).collect(),
+            };
+            let Connection { wire, mut session } = *joined.connection;
+            session.rename(&network);
+            (Answers::new(host.clone(), session), Some((wire, report)))
+        }
+        None => {
+            let introduction = identity.introduction(hub_key, None, 0, network.clone());
+            (Answers::new(host.clone(), Session::new(introduction, &now())), None)
+        }
+    };
     let mut at = None;
     for turn in 0_usize.. {
         let opened = match first.take() {
-            Some((mut connection, report)) => {
-                connection.rename(&network);
-                Ok((connection, report))
-            }
+            Some(opened) => Ok(opened),
             None => {
                 tokio::select! {
                     // The host outlives this.
-                    _ = sleep.wait_for(|sleep| !sleep.coming) => {}
-                    () = stop.cancelled() => return Stopped::Asked,
+                    _ = answers.meanwhile(sleep.wait_for(|sleep| !sleep.coming)) => {}
+                    () = stop.cancelled() => break,
                 }
                 host.report(NetworkReport::Connecting);
-                let through = host.posted_through().await;
-                let introduction = identity.introduction(hub_key, None, through, network.clone());
                 at = urls.get(turn % urls.len().max(1)).cloned();
                 tokio::select! {
-                    opened = connect(&mut dialler, at.as_ref(), introduction) => opened,
-                    () = stop.cancelled() => return Stopped::Asked,
+                    opened = connect(&mut answers, &mut dialler, at.as_ref()) => opened,
+                    () = stop.cancelled() => break,
                 }
             }
         };
         let over = match opened {
-            Ok((connection, report)) => {
+            Ok((wire, report)) => {
                 if let NetworkReport::Connected { urls: told, .. } = &report {
                     keep_told(&mut urls, told);
                 }
                 host.report(report);
                 let since = Instant::now();
-                let over = until_sleep(connection, &host, &stop).await;
+                let over = until_sleep(&mut answers, wire, &host, &stop).await;
                 if since.elapsed() >= STABLE {
                     backoff = Backoff::default();
                 }
                 over
             }
-            Err(over) => over,
+            Err(over) => {
+                answers.session.lost(Instant::now());
+                over
+            }
         };
         let at_once = matches!(over, Over::Stopped | Over::Closed(Closed::ClockJumped));
         let why = match over {
-            Over::Stopped if stop.is_cancelled() => return Stopped::Asked,
+            Over::Stopped if stop.is_cancelled() => break,
             Over::Closed(Closed::Refused { code, message }) if !code.is_temporary() => {
+                answers.leave().await;
                 host.report(NetworkReport::Refused { code, message });
                 return Stopped::Refused;
             }
             Over::Closed(Closed::Distrusted(distrust)) if urls.iter().all(|url| Some(url) == at.as_ref()) => {
+                answers.leave().await;
                 host.report(NetworkReport::Distrusted { why: distrust.to_string() });
                 return Stopped::Distrusted;
             }
@@ -254,11 +266,12 @@ pub async fn run(
         let wait = if at_once { Duration::ZERO } else { backoff.next(Instant::now(), rand::random()) };
         host.report(NetworkReport::Waiting { why, retry_at: Instant::now() + wait });
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = answers.meanwhile(tokio::time::sleep(wait)) => {}
             Ok(()) = sleep.changed() => backoff = Backoff::default(),
-            () = stop.cancelled() => return Stopped::Asked,
+            () = stop.cancelled() => break,
         }
     }
+    answers.leave().await;
     Stopped::Asked
 }
 
@@ -290,29 +303,42 @@ impl Identity {
     }
 }
 
-/// Runs the session to its end; one that ends for a sleep ends as one that is stopped.
-async fn until_sleep(connection: Connection, host: &SharedHost, stop: &CancellationToken) -> Over {
+/// Runs the session to the end of its connection; one that ends for a sleep ends as one that is stopped.
+async fn until_sleep(answers: &mut Answers, wire: Wire, host: &SharedHost, stop: &CancellationToken) -> Over {
     let mut sleep = host.sleep();
     let goodbye = stop.child_token();
-    let mut drive = std::pin::pin!(connection.drive(host, &goodbye));
-    tokio::select! {
-        over = &mut drive => return over,
-        Ok(_) = sleep.wait_for(|sleep| sleep.coming) => goodbye.cancel(),
+    let over = {
+        let mut drive = std::pin::pin!(answers.drive(wire, &goodbye));
+        let over = tokio::select! {
+            over = &mut drive => Some(over),
+            Ok(_) = sleep.wait_for(|sleep| sleep.coming) => None,
+        };
+        goodbye.cancel();
+        match over {
+            Some(over) => over,
+            None => drive.await,
+        }
+    };
+    if matches!(over, Over::Stopped) {
+        answers.leave().await;
     }
-    drive.await
+    over
 }
 
 async fn connect(
+    answers: &mut Answers,
     dialler: &mut Dialler,
     url: Option<&Url>,
-    introduction: Introduction,
-) -> Result<(Connection, NetworkReport), Over> {
+) -> Result<(Wire, NetworkReport), Over> {
     let Some(url) = url else { return Err(Over::Lost("the hub has no address".to_owned())) };
-    let socket = dialler.dial(url).await.map_err(|error| Over::Lost(error.to_string()))?;
-    let (connection, welcome) = Connection::open(socket, introduction).await?;
+    let dialled = answers.meanwhile(dialler.dial(url)).await;
+    let socket = dialled.map_err(|error| Over::Lost(error.to_string()))?;
+    let host = answers.host.clone();
+    let through = answers.meanwhile(async { host.posted_through().await }).await;
+    let (wire, welcome) = answers.enter(socket, through).await?;
     let urls = addresses(&welcome).iter().map(Url::to_string).collect();
     let name = called(&welcome);
-    Ok((connection, NetworkReport::Connected { account: welcome.account, name, urls }))
+    Ok((wire, NetworkReport::Connected { account: welcome.account, name, urls }))
 }
 
 /// The hub's name as a foreign word that goes into sentences and tables: short, and nothing that moves a cursor.

@@ -22,7 +22,7 @@ impl Session {
         }
         match (&self.stage, message) {
             (Stage::Challenge, HubMessage::Challenge(challenge)) => self.answer(challenge),
-            (Stage::Welcome { challenge, hello }, HubMessage::Welcome(welcome)) => {
+            (Stage::Welcome { challenge, hello }, HubMessage::Welcome(mut welcome)) => {
                 match self.side().check_welcome(challenge, hello, &welcome) {
                     Ok(()) if !(1..=600).contains(&welcome.heartbeat_s) => {
                         self.breach("a heartbeat outside 1 to 600 seconds");
@@ -30,7 +30,12 @@ impl Session {
                     Ok(()) => {
                         self.heartbeat = Duration::from_secs(welcome.heartbeat_s.into());
                         self.stage = Stage::In;
+                        self.epoch = welcome.epoch;
+                        let resumed = std::mem::take(&mut welcome.resumed);
                         self.effects.push_back(Effect::Welcomed(welcome));
+                        if let Err(which) = self.take_up(&resumed, now.monotonic) {
+                            self.breach(which);
+                        }
                     }
                     Err(distrust) => self.close(Closed::Distrusted(distrust)),
                 }
@@ -39,7 +44,10 @@ impl Session {
             (Stage::In, HubMessage::Credit { stream, offset }) => self.credit(stream, offset, now.monotonic),
             (Stage::In, HubMessage::Cancel { stream, delivered, .. }) => self.cancel(stream, delivered),
             (Stage::In, HubMessage::Posted(posted)) => self.posted(posted),
-            (Stage::In, HubMessage::Void { request }) => self.effects.push_back(Effect::Void(request)),
+            (Stage::In, HubMessage::Void { request }) => {
+                self.settled(request);
+                self.effects.push_back(Effect::Void(request));
+            }
             // What runs goes on; the hub closes when it stops, and the shell dials again.
             (Stage::In, HubMessage::Drain { .. }) => {}
             _ => self.breach("a message out of order"),
@@ -54,7 +62,7 @@ impl Session {
             agent: &self.intro.agent,
             name: self.intro.name.as_deref(),
             posted_through: self.intro.posted_through,
-            resume: None,
+            resume: self.resumes(),
         }
     }
 
@@ -75,23 +83,36 @@ impl Session {
         if length == 0 || request.body_bytes > most {
             return self.breach("a request whose body is empty or over 4 MiB");
         }
-        if self.streams.len() >= MAX_STREAMS {
+        if self.streams() >= MAX_STREAMS {
             return self.breach("more than 1024 streams");
         }
         self.open_bodies += length;
         if self.open_bodies > MAX_OPEN_BODIES {
             return self.breach("more than 64 MiB of requests that have not come in full");
         }
-        let id = request.stream;
-        if self.streams.contains_key(&id) {
-            return self.breach("a stream that is open already");
+        match self.numbered(request.stream) {
+            Some((_, open)) if open.end().is_none() => return self.breach("a stream that is open already"),
+            // The hub is done with the one that had this number.
+            Some((_, ended)) => {
+                let request = ended.request();
+                self.settled(request);
+            }
+            None => {}
         }
+        let id = self.next_stream;
+        self.next_stream = id.wrapping_add(1);
+        self.numbers.insert(request.stream, id);
         self.streams.insert(id, Stream::new(request, length));
     }
 
-    fn credit(&mut self, id: u32, offset: u64, now: Instant) {
+    fn numbered(&mut self, number: u32) -> Option<(u32, &mut Stream)> {
+        let id = *self.numbers.get(&number)?;
+        Some((id, self.streams.get_mut(&id)?))
+    }
+
+    fn credit(&mut self, number: u32, offset: u64, now: Instant) {
         // Credit for a stream that has just ended crosses its `end` on the wire.
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some((id, stream)) = self.numbered(number) else { return };
         match stream.add_credit(offset) {
             Err(why) => self.breach(why),
             Ok(false) => {}
@@ -102,15 +123,16 @@ impl Session {
         }
     }
 
-    fn cancel(&mut self, id: u32, delivered: u64) {
-        let Some(stream) = self.streams.get(&id) else { return };
+    fn cancel(&mut self, number: u32, delivered: u64) {
+        let Some((id, stream)) = self.numbered(number).filter(|(_, it)| it.end().is_none()) else { return };
         if delivered > stream.sent() || delivered < stream.delivered() {
             return self.breach("a cancel at an offset that cannot be");
         }
         if let Phase::Body(body) = stream.phase() {
-            self.open_bodies = self.open_bodies.saturating_sub(body.expected);
-            self.streams.remove(&id);
-            self.end_empty(id);
+            let expected = body.expected;
+            self.open_bodies = self.open_bodies.saturating_sub(expected);
+            self.remove(id);
+            self.end_empty(number);
         } else {
             self.finish(id, Some(Outcome::Cancelled), Some(delivered));
         }
@@ -127,6 +149,7 @@ impl Session {
         if !posted.is_borne_out(&PublicKey::from(&*self.intro.key), &self.intro.hub_key) {
             return self.breach("a posting that its receipt does not bear out");
         }
+        self.settled(posted.request);
         self.posted_through = posted.seq;
         self.effects.push_back(Effect::Posted(posted));
     }

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use idlewatt_protocol::frame::{Frame, Kind};
-use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_FRAME_PAYLOAD, STREAM_WINDOW};
-use idlewatt_protocol::message::Request;
+use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_FRAME_PAYLOAD, REPLAY_BYTES, STREAM_WINDOW};
+use idlewatt_protocol::message::{End, Request, Resumed};
 use idlewatt_protocol::receipt::{Commitment, Statement, commitment};
-use idlewatt_protocol::{Digest, Joined, PublicKey, Usage};
+use idlewatt_protocol::{Digest, Joined, PublicKey, RequestId, Usage};
 
-use crate::work::{Ask, Finished, Piece};
+use super::replay::Replay;
+use crate::work::{Ask, Finished, Head, Piece};
 
 /// What is known at the end of a piece.
 #[derive(Debug)]
@@ -51,9 +52,11 @@ pub(super) struct Stream {
     /// Absolute position up to which bytes may be sent.
     credit: u64,
     sent: u64,
-    /// Length of all pieces taken so far.
-    taken: u64,
-    unsent: VecDeque<Bytes>,
+    /// The most that was ever sent.
+    sent_once: u64,
+    /// All that was taken and is not surely delivered.
+    replay: Replay,
+    head: Option<Head>,
     /// Pieces that may still turn out not to be delivered.
     marks: VecDeque<Mark>,
     /// Over the content of pieces that were delivered, and their usage.
@@ -62,6 +65,10 @@ pub(super) struct Stream {
     ended: bool,
     stalled: Option<Instant>,
     finishing: Option<Finish>,
+    /// What was said, or is to be said, at its end.
+    end: Option<End>,
+    /// The hub knows no such stream: nothing more is said of it.
+    dropped: bool,
 }
 
 impl Stream {
@@ -73,14 +80,73 @@ impl Stream {
             phase: Phase::Body(Body { expected: body, received: BytesMut::new() }),
             credit: STREAM_WINDOW,
             sent: 0,
-            taken: 0,
-            unsent: VecDeque::new(),
+            sent_once: 0,
+            replay: Replay::default(),
+            head: None,
             marks: VecDeque::new(),
             settled_usage: Usage::NONE,
             ended: false,
             stalled: None,
             finishing: None,
+            end: None,
+            dropped: false,
         }
+    }
+
+    /// The hub's number of it.
+    pub(super) fn number(&self) -> u32 {
+        self.request.stream
+    }
+
+    pub(super) fn request(&self) -> RequestId {
+        self.request.request
+    }
+
+    pub(super) fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    pub(super) fn begins(&mut self, head: Head) {
+        self.head = Some(head);
+    }
+
+    pub(super) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    pub(super) fn ends(&mut self, end: End) {
+        self.end = Some(end);
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.dropped
+    }
+
+    pub(super) fn drop_it(&mut self) {
+        self.dropped = true;
+    }
+
+    /// Bytes of the request's body that are here.
+    pub(super) fn received(&self) -> u64 {
+        match &self.phase {
+            Phase::Body(body) => body.received.len() as u64,
+            Phase::Answer => self.request.body_bytes,
+        }
+    }
+
+    /// The connection is gone; up to where pieces may be taken without one.
+    pub(super) fn part(&mut self) -> u64 {
+        self.stalled = None;
+        self.delivered().saturating_add(REPLAY_BYTES as u64)
+    }
+
+    /// Goes on in a new session from what the hub has.
+    pub(super) fn resume(&mut self, resumed: &Resumed) -> Result<(), &'static str> {
+        if resumed.offset > self.sent_once || resumed.offset < self.delivered() {
+            return Err("a stream resumed where it cannot be");
+        }
+        self.sent = resumed.offset;
+        self.add_credit(resumed.credit).map(|_| ())
     }
 
     pub(super) fn phase(&self) -> &Phase {
@@ -147,11 +213,8 @@ impl Stream {
     /// Takes a piece; ignored once the answer is being ended.
     pub(super) fn piece(&mut self, piece: Piece) {
         if self.finishing.is_none() && !self.ended {
-            self.taken += piece.bytes.len() as u64;
-            self.marks.push_back(Mark { end: self.taken, usage: piece.usage, text: piece.text });
-            if !piece.bytes.is_empty() {
-                self.unsent.push_back(piece.bytes);
-            }
+            self.replay.push(piece.bytes);
+            self.marks.push_back(Mark { end: self.replay.end(), usage: piece.usage, text: piece.text });
         }
     }
 
@@ -161,7 +224,7 @@ impl Stream {
 
     /// Whether the answer has ended and every byte of it is sent.
     pub(super) fn is_sent(&self) -> bool {
-        self.ended && self.unsent.is_empty() && self.finishing.is_none()
+        self.ended && self.sent == self.replay.end() && self.finishing.is_none()
     }
 
     /// The hub moved the window; whether that allows more than before.
@@ -177,6 +240,7 @@ impl Stream {
         }
         self.credit = offset;
         self.stalled = None;
+        self.replay.forget(self.delivered());
         if self.finishing.is_none() {
             self.settle(self.delivered());
         }
@@ -184,19 +248,17 @@ impl Stream {
     }
 
     /// The next frame that the window allows.
-    pub(super) fn next_frame(&mut self, id: u32) -> Option<Frame> {
-        let room = usize::try_from(self.credit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
-        if room == 0 || self.finishing.is_some() {
+    pub(super) fn next_frame(&mut self) -> Option<Frame> {
+        let end = self.finishing.map_or(self.replay.end(), |finish| finish.length).min(self.credit);
+        let room = usize::try_from(end.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+        let payload = self.replay.at(self.sent, room.min(MAX_FRAME_PAYLOAD));
+        if payload.is_empty() {
             return None;
-        }
-        let first = self.unsent.front_mut()?;
-        let payload = first.split_to(first.len().min(room).min(MAX_FRAME_PAYLOAD));
-        if first.is_empty() {
-            self.unsent.pop_front();
         }
         let offset = self.sent;
         self.sent += payload.len() as u64;
-        Some(Frame { kind: Kind::Data, last: false, stream: id, offset, payload })
+        self.sent_once = self.sent_once.max(self.sent);
+        Some(Frame { kind: Kind::Data, last: false, stream: self.request.stream, offset, payload })
     }
 
     /// Notes since when the window is shut.
@@ -221,7 +283,6 @@ impl Stream {
             Finish { length, usage: self.settled_usage, response_commitment: self.settled.clone().finish() };
         self.finishing = Some(finish);
         self.marks.clear();
-        self.unsent.clear();
         finish
     }
 

@@ -17,10 +17,10 @@ fn start() -> Now {
     Now { monotonic: Instant::now(), wall: "2026-11-21T10:00:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
-struct Bench {
-    session: Session,
+pub(super) struct Bench {
+    pub(super) session: Session,
     hub: SigningKey,
-    now: Now,
+    pub(super) now: Now,
 }
 
 fn artefact() -> Artefact {
@@ -35,7 +35,7 @@ fn artefact() -> Artefact {
 
 impl Bench {
     /// A session on a fresh connection, before its handshake.
-    fn fresh() -> Self {
+    pub(super) fn fresh() -> Self {
         let hub = SigningKey::from_bytes(&[1; 32]);
         let now = start();
         let introduction = Introduction {
@@ -52,7 +52,7 @@ impl Bench {
     }
 
     /// A session that is in.
-    fn joined() -> Self {
+    pub(super) fn joined() -> Self {
         let mut bench = Self::fresh();
         let challenge = bench.challenge();
         bench.tell(&HubMessage::Challenge(challenge.clone()));
@@ -63,18 +63,18 @@ impl Bench {
         bench
     }
 
-    fn challenge(&self) -> Challenge {
+    pub(super) fn challenge(&self) -> Challenge {
         Challenge { nonce: Nonce([3; 32]), versions: vec![1], hub_key: PublicKey::from(&self.hub) }
     }
 
-    fn hello(&mut self) -> Hello {
+    pub(super) fn hello(&mut self) -> Hello {
         match self.messages().pop() {
             Some(NodeMessage::Hello(hello)) => *hello,
             other => panic!("no hello but {other:?}"),
         }
     }
 
-    fn welcome(&self, challenge: &Challenge, hello: &Hello) -> Welcome {
+    pub(super) fn welcome(&self, challenge: &Challenge, hello: &Hello) -> Welcome {
         Welcome {
             epoch: 1,
             signature: sign_welcome(&self.hub, challenge, hello, 1),
@@ -86,11 +86,11 @@ impl Bench {
         }
     }
 
-    fn tell(&mut self, message: &HubMessage) {
+    pub(super) fn tell(&mut self, message: &HubMessage) {
         self.session.text(&serde_json::to_string(message).unwrap(), &self.now);
     }
 
-    fn effects(&mut self) -> Vec<Effect> {
+    pub(super) fn effects(&mut self) -> Vec<Effect> {
         std::iter::from_fn(|| self.session.next_effect()).collect()
     }
 
@@ -118,7 +118,7 @@ impl Bench {
     }
 
     /// What the hub says of one of this node's requests, with its receipt.
-    fn posted(&self, seq: u64) -> Posted {
+    pub(super) fn posted(&self, seq: u64) -> Posted {
         let node = PublicKey::from(&SigningKey::from_bytes(&[2; 32]));
         let receipt = Receipt {
             id: RequestId([9; 16]),
@@ -152,7 +152,7 @@ impl Bench {
         Posted::of(seq, &node, &receipt, envelope).unwrap()
     }
 
-    fn announce(&mut self, stream: u32, body_bytes: u64) {
+    pub(super) fn announce(&mut self, stream: u32, body_bytes: u64) {
         self.tell(&HubMessage::Request(Request {
             stream,
             request: RequestId([9; 16]),
@@ -169,14 +169,14 @@ impl Bench {
         }));
     }
 
-    fn body(&mut self, stream: u32, offset: u64, last: bool, payload: &'static [u8]) {
+    pub(super) fn body(&mut self, stream: u32, offset: u64, last: bool, payload: &'static [u8]) {
         let payload = Bytes::from_static(payload);
         let frame = Frame { kind: Kind::Body, last, stream, offset, payload };
         self.session.binary(&frame.encode(), &self.now);
     }
 
     /// A request whose answer has begun.
-    fn answering(stream: u32) -> Self {
+    pub(super) fn answering(stream: u32) -> Self {
         let mut bench = Self::joined();
         bench.announce(stream, 4);
         bench.body(stream, 0, true, b"{..}");
@@ -186,7 +186,7 @@ impl Bench {
         bench
     }
 
-    fn piece(&mut self, stream: u32, length: usize, text: &str, completion: u32) {
+    pub(super) fn piece(&mut self, stream: u32, length: usize, text: &str, completion: u32) {
         let bytes = Bytes::from(vec![b'x'; length]);
         self.session.piece(
             stream,
@@ -195,17 +195,17 @@ impl Bench {
         );
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now = self.now.later(time);
         self.session.time(&self.now);
     }
 }
 
-fn tokens(completion: u32) -> Usage {
+pub(super) fn tokens(completion: u32) -> Usage {
     Usage { prompt: 3, completion, source: UsageSource::Server }
 }
 
-fn finished(outcome: Outcome, usage: Usage) -> Finished {
+pub(super) fn finished(outcome: Outcome, usage: Usage) -> Finished {
     Finished {
         outcome,
         artefact: artefact(),
@@ -217,7 +217,7 @@ fn finished(outcome: Outcome, usage: Usage) -> Finished {
     }
 }
 
-fn end_and_statement(effects: Vec<Effect>) -> (End, Option<Statement>) {
+pub(super) fn end_and_statement(effects: Vec<Effect>) -> (End, Option<Statement>) {
     let mut end = None;
     let mut statement = None;
     for effect in effects {
@@ -233,7 +233,7 @@ fn end_and_statement(effects: Vec<Effect>) -> (End, Option<Statement>) {
     (end.unwrap(), statement)
 }
 
-fn finish_of(effects: &[Effect]) -> Option<(Option<Outcome>, Usage)> {
+pub(super) fn finish_of(effects: &[Effect]) -> Option<(Option<Outcome>, Usage)> {
     effects.iter().find_map(|effect| match effect {
         Effect::Finish { outcome, usage, .. } => Some((*outcome, *usage)),
         _ => None,
@@ -267,7 +267,7 @@ fn a_recorded_handshake_played_again_is_not_believed() {
 }
 
 impl Bench {
-    fn session_hello(&self) -> Hello {
+    pub(super) fn session_hello(&self) -> Hello {
         match &self.session.stage {
             Stage::Welcome { hello, .. } => (**hello).clone(),
             other => panic!("{other:?}"),
@@ -372,7 +372,7 @@ fn an_answer_goes_out_in_order_and_ends_with_its_statement() {
     assert_eq!(spans, [(0, 10), (10, MAX_FRAME_PAYLOAD), (10 + 65_536, 70_000 - 65_536)]);
     bench.session.ended(1, bench.now.monotonic);
     assert_eq!(finish_of(&bench.effects()), Some((None, tokens(2))));
-    bench.session.finished(1, finished(Outcome::Complete, tokens(2)));
+    bench.session.finished(1, finished(Outcome::Complete, tokens(2)), bench.now.monotonic);
     let (end, statement) = end_and_statement(bench.effects());
     let statement = statement.unwrap();
     assert_eq!((end.outcome, end.length, end.usage), (Outcome::Complete, 70_010, tokens(2)));
@@ -412,7 +412,7 @@ fn a_window_shut_for_thirty_seconds_ends_the_answer() {
     assert!(bench.effects().is_empty());
     bench.pass(Duration::from_millis(1));
     assert_eq!(finish_of(&bench.effects()).unwrap().0, Some(Outcome::Cancelled));
-    bench.session.finished(1, finished(Outcome::Cancelled, tokens(1)));
+    bench.session.finished(1, finished(Outcome::Cancelled, tokens(1)), bench.now.monotonic);
     assert_eq!(end_and_statement(bench.effects()).0.length, STREAM_WINDOW);
 }
 
@@ -434,7 +434,7 @@ fn a_cancelled_answer_is_billed_to_the_byte_and_stated_so() {
         assert_eq!(finish_of(&bench.effects()), Some((Some(Outcome::Cancelled), usage)), "{delivered}");
         bench.piece(1, 10, "late", 4);
         assert!(bench.effects().is_empty(), "a late piece is not sent");
-        bench.session.finished(1, finished(Outcome::Cancelled, usage));
+        bench.session.finished(1, finished(Outcome::Cancelled, usage), bench.now.monotonic);
         let (end, statement) = end_and_statement(bench.effects());
         let statement = statement.unwrap();
         assert_eq!((end.length, end.usage), (delivered, usage));
@@ -452,7 +452,7 @@ fn what_was_credited_past_still_counts_when_cancelled() {
     bench.effects();
     bench.tell(&HubMessage::Cancel { stream: 1, delivered: 20, reason: CancelReason::Consumer });
     assert_eq!(finish_of(&bench.effects()), Some((Some(Outcome::Cancelled), tokens(2))));
-    bench.session.finished(1, finished(Outcome::Cancelled, tokens(2)));
+    bench.session.finished(1, finished(Outcome::Cancelled, tokens(2)), bench.now.monotonic);
     let statement = end_and_statement(bench.effects()).1.unwrap();
     assert_eq!(statement.response_commitment, commitment(&SALT, b"ab"));
 }
@@ -489,7 +489,7 @@ fn an_answer_that_never_began_is_ended_and_not_stated() {
     bench.announce(1, 4);
     bench.body(1, 0, true, b"{..}");
     bench.effects();
-    bench.session.finished(1, finished(Outcome::Failed, Usage::NONE));
+    bench.session.finished(1, finished(Outcome::Failed, Usage::NONE), bench.now.monotonic);
     let (end, statement) = end_and_statement(bench.effects());
     assert_eq!((end.outcome, end.length, statement), (Outcome::Failed, 0, None));
 }
@@ -501,7 +501,7 @@ fn yielding_ends_every_answer_at_what_was_sent_and_says_so_once() {
     bench.effects();
     bench.session.yield_all();
     assert_eq!(finish_of(&bench.effects()), Some((Some(Outcome::Yielded), tokens(1))));
-    bench.session.finished(1, finished(Outcome::Yielded, tokens(1)));
+    bench.session.finished(1, finished(Outcome::Yielded, tokens(1)), bench.now.monotonic);
     let sent = bench.messages();
     assert!(matches!(&sent[..], [NodeMessage::End(_), NodeMessage::Yield]), "{sent:?}");
 }

@@ -1,6 +1,6 @@
-//! One open connection to a hub: the socket and the session machine, in one task.
+//! One open connection to a hub: the socket, and the session on it, in one task.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,31 +8,23 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use idlewatt_core::Now;
 use idlewatt_core::session::{Closed, Effect, Introduction, Session};
-use idlewatt_protocol::RequestId;
 use idlewatt_protocol::limits::FRAMES_PER_FLUSH;
 use idlewatt_protocol::message::{Posted, Welcome};
-use idlewatt_protocol::receipt::{Envelope, Statement};
-use tokio::sync::{mpsc, watch};
+use idlewatt_protocol::{Nonce, RequestId};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{self, News, Order};
+use super::answers::{Answers, GOODBYE, now, until};
 use super::dial::Socket;
 use crate::host::SharedHost;
 
-/// Pieces of all answers that may wait for the session's task.
-const NEWS: usize = 64;
 /// Frames that may wait for the socket before no more pieces are taken.
 const OUTBOX: usize = 4 * FRAMES_PER_FLUSH;
 /// Postings that may wait for the host's store before the hub is not read any further.
 const BOOKS: usize = 256;
-/// Statements of earlier sessions that are sent again in one session.
-const UNSETTLED: usize = 4096;
-/// How long a stop waits for the last statements.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why a connection is over.
 #[derive(Debug)]
@@ -56,24 +48,21 @@ impl fmt::Display for Over {
     }
 }
 
-/// A connection whose handshake is done.
+/// A connection whose handshake is done, and the session on it.
 pub(super) struct Connection {
-    wire: Wire,
-    session: Session,
+    pub(super) wire: Wire,
+    pub(super) session: Session,
 }
 
 impl Connection {
-    /// Proves both sides to each other on a fresh socket.
+    /// Proves both sides to each other on a fresh socket, for the first time.
     pub(super) async fn open(socket: Socket, introduction: Introduction) -> Result<(Self, Welcome), Over> {
-        let mut wire = Wire { socket, outbox: VecDeque::new(), unflushed: 0 };
+        let mut wire = Wire::new(socket);
         let mut session = Session::new(introduction, &now());
         loop {
             while let Some(effect) = session.next_effect() {
-                match effect {
-                    Effect::Text(text) => wire.outbox.push_back(Message::text(text)),
-                    Effect::Welcomed(welcome) => return Ok((Self { wire, session }, welcome)),
-                    Effect::Close(why) => return Err(Over::Closed(why)),
-                    _ => {}
+                if let Some(welcome) = greet(effect, &mut wire)? {
+                    return Ok((Self { wire, session }, welcome));
                 }
             }
             tokio::select! {
@@ -82,42 +71,58 @@ impl Connection {
             }
         }
     }
+}
 
-    /// Names the network on this node, where it was not known yet when the connection opened.
-    pub(super) fn rename(&mut self, network: &str) {
-        self.session.rename(network);
+/// One step of a handshake.
+fn greet(effect: Effect, wire: &mut Wire) -> Result<Option<Welcome>, Over> {
+    match effect {
+        Effect::Text(text) => wire.outbox.push_back(Message::text(text)),
+        Effect::Welcomed(welcome) => return Ok(Some(welcome)),
+        Effect::Close(why) => return Err(Over::Closed(why)),
+        _ => {}
+    }
+    Ok(None)
+}
+
+impl Answers {
+    /// Proves both sides to each other on a fresh socket; the answers go on meanwhile.
+    pub(super) async fn enter(&mut self, socket: Socket, through: u64) -> Result<(Wire, Welcome), Over> {
+        let mut wire = Wire::new(socket);
+        self.session.reopen(Nonce(rand::random()), through, &now());
+        loop {
+            while let Some(effect) = self.session.next_effect() {
+                if let Some(effect) = self.take(effect)
+                    && let Some(welcome) = greet(effect, &mut wire)?
+                {
+                    return Ok((wire, welcome));
+                }
+            }
+            tokio::select! {
+                received = wire.turn() => receive(&mut self.session, received)?,
+                () = self.step() => {}
+            }
+        }
     }
 
-    /// Runs the session to its end.
-    pub(super) async fn drive(self, host: &SharedHost, stop: &CancellationToken) -> Over {
-        let (news, mut told) = mpsc::channel(NEWS);
-        let (signed, mut envelopes) = mpsc::unbounded_channel();
-        let (books, mut keeper) = keep_books(host.clone());
-        let mut changes = host.changes();
-        let mut sleep = host.sleep();
-        let mut run = Run {
-            host: host.clone(),
-            session: self.session,
-            wire: self.wire,
-            orders: HashMap::new(),
-            news,
-            signed,
-            signing: 0,
-            books,
-        };
-        run.send_unsettled();
-        run.session.offer(host.offer());
-        run.session.state(host.state());
+    /// Runs the session to the end of its connection.
+    pub(super) async fn drive(&mut self, wire: Wire, stop: &CancellationToken) -> Over {
+        let (books, mut keeper) = keep_books(self.host.clone());
+        let mut changes = self.host.changes();
+        let mut sleep = self.host.sleep();
+        let mut on = Line { wire, books };
+        self.send_unsettled();
+        self.session.offer(self.host.offer());
+        self.session.state(self.host.state());
         let mut goodbye = None;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let over = loop {
-            if let Some(over) = run.act().await {
+            if let Some(over) = self.act_on(&mut on).await {
                 break over;
             }
-            if goodbye.is_some() && run.session.streams() == 0 && run.signing == 0 && run.wire.is_quiet() {
+            if goodbye.is_some() && self.are_done() && on.wire.is_quiet() {
                 break Over::Stopped;
             }
-            let wakeup = [run.session.wakeup().map(|wakeup| wakeup.at), goodbye].into_iter().flatten().min();
+            let wakeup = [self.session.wakeup().map(|wakeup| wakeup.at), goodbye].into_iter().flatten().min();
             if let Some(at) = wakeup {
                 let at = tokio::time::Instant::from_std(at);
                 // A later wake-up is found out when the timer fires: moving it at every message would cost more.
@@ -126,151 +131,78 @@ impl Connection {
                 }
             }
             tokio::select! {
-                received = run.wire.turn() => {
-                    if let Err(over) = receive(&mut run.session, received) {
+                received = on.wire.turn() => {
+                    if let Err(over) = receive(&mut self.session, received) {
                         break over;
                     }
                 }
-                Some((stream, what)) = told.recv(), if run.wire.outbox.len() < OUTBOX => {
-                    run.hear(stream, what);
+                Some((stream, what)) = self.told.recv(), if on.wire.outbox.len() < OUTBOX => {
+                    self.hear(stream, what);
                     // What is ready now goes out with one flush.
-                    while run.wire.outbox.len() < OUTBOX
-                        && let Ok((stream, what)) = told.try_recv()
+                    while on.wire.outbox.len() < OUTBOX
+                        && let Ok((stream, what)) = self.told.try_recv()
                     {
-                        run.hear(stream, what);
+                        self.hear(stream, what);
                     }
                 }
-                Some(mut batch) = envelopes.recv() => {
-                    run.signing -= 1;
-                    while let Ok(more) = envelopes.try_recv() {
-                        run.signing -= 1;
-                        batch.extend(more);
-                    }
-                    run.session.signed(batch);
-                }
+                Some(batch) = self.envelopes.recv() => self.bring(batch),
                 Ok(()) = changes.changed() => {
-                    run.session.offer(host.offer());
-                    run.session.state(host.state());
+                    self.session.offer(self.host.offer());
+                    self.session.state(self.host.state());
                 }
                 // A session that outlived a sleep, or a clock that was set, finds it out now.
-                Ok(()) = sleep.changed() => run.session.time(&now()),
+                Ok(()) = sleep.changed() => self.session.time(&now()),
                 // Going on would leave a hole in the books that no later hello asks for.
                 _ = &mut keeper => break Over::Lost("a posting could not be kept on this machine's disk".to_owned()),
                 () = stop.cancelled(), if goodbye.is_none() => {
-                    run.session.yield_all();
+                    self.session.yield_all();
                     goodbye = Some(Instant::now() + GOODBYE);
                 }
                 () = timer.as_mut() => {
-                    run.session.time(&now());
+                    self.session.time(&now());
                     if goodbye.is_some_and(|at| at <= Instant::now()) {
                         break Over::Stopped;
                     }
                 }
             }
         };
-        run.session.lost();
-        let _ = run.act().await;
+        self.session.lost(Instant::now());
         if matches!(over, Over::Stopped) {
             // The hub learns at once, rather than by a missed ping; whether it does changes nothing here.
-            let _ = tokio::time::timeout(GOODBYE, run.wire.socket.close(None)).await;
+            let _ = tokio::time::timeout(GOODBYE, on.wire.socket.close(None)).await;
         }
-        drop(run);
+        drop(on);
         // The next hello names the last posting kept, so every one that came must be kept by then.
         if !keeper.is_finished() {
             let _ = keeper.await;
         }
         over
     }
-}
 
-/// A running session and everything that hangs on it.
-struct Run {
-    host: SharedHost,
-    session: Session,
-    wire: Wire,
-    orders: HashMap<u32, watch::Sender<Order>>,
-    news: mpsc::Sender<(u32, News)>,
-    /// One message for each of `signing`.
-    signed: mpsc::UnboundedSender<Vec<Envelope>>,
-    /// Tasks that bring statements.
-    signing: usize,
-    books: mpsc::Sender<Entry>,
-}
-
-impl Run {
-    /// Does what the session asks for; tells when it is over.
-    async fn act(&mut self) -> Option<Over> {
+    /// Does what the session asks for; tells when its connection is over.
+    async fn act_on(&mut self, on: &mut Line) -> Option<Over> {
         while let Some(effect) = self.session.next_effect() {
+            let Some(effect) = self.take(effect) else { continue };
             match effect {
-                Effect::Text(text) => self.wire.outbox.push_back(Message::text(text)),
-                Effect::Binary(bytes) => self.wire.outbox.push_back(Message::Binary(bytes)),
-                Effect::Begin { stream, ask, through } => {
-                    let (order, orders) = watch::channel(Order { through, finish: None });
-                    self.orders.insert(stream, order);
-                    let (host, news) = (self.host.clone(), self.news.clone());
-                    tokio::spawn(answer::drive(host, ask, stream, orders, news));
-                }
-                Effect::Allow { stream, through } => self.order(stream, |order| order.through = through),
-                Effect::Finish { stream, outcome, usage } => {
-                    self.order(stream, |order| order.finish = Some((outcome, usage)));
-                }
-                Effect::Sign(statement) => self.sign(*statement),
-                Effect::Posted(posted) => self.enter(Entry::Posted(Box::new(posted))).await,
-                Effect::Void(request) => self.enter(Entry::Void(request)).await,
+                Effect::Text(text) => on.wire.outbox.push_back(Message::text(text)),
+                Effect::Binary(bytes) => on.wire.outbox.push_back(Message::Binary(bytes)),
+                Effect::Posted(posted) => on.enter(Entry::Posted(Box::new(posted))).await,
+                Effect::Void(request) => on.enter(Entry::Void(request)).await,
                 Effect::Close(why) => return Some(Over::Closed(why)),
-                Effect::Welcomed(_) => {}
+                _ => {}
             }
         }
         None
     }
+}
 
-    fn order(&self, stream: u32, change: impl FnOnce(&mut Order)) {
-        if let Some(order) = self.orders.get(&stream) {
-            order.send_modify(change);
-        }
-    }
+/// A connection, and the books of what comes in on it.
+struct Line {
+    wire: Wire,
+    books: mpsc::Sender<Entry>,
+}
 
-    fn hear(&mut self, stream: u32, what: News) {
-        match what {
-            News::Head(head) => self.session.head(stream, head),
-            News::Piece(piece) => self.session.piece(stream, piece, Instant::now()),
-            News::Ended => self.session.ended(stream, Instant::now()),
-            News::Refused(code) => {
-                self.orders.remove(&stream);
-                self.session.refused(stream, code);
-            }
-            News::Finished(finished) => {
-                self.orders.remove(&stream);
-                self.session.finished(stream, *finished);
-            }
-        }
-    }
-
-    /// In a task of its own, so that a statement is kept even when the session is lost meanwhile.
-    fn sign(&mut self, statement: Statement) {
-        self.signing += 1;
-        let (host, signed) = (self.host.clone(), self.signed.clone());
-        tokio::spawn(async move {
-            let request = statement.request;
-            let envelope = host
-                .sign(statement)
-                .await
-                .inspect_err(|error| tracing::error!(%request, %error, "a statement is lost"))
-                .ok();
-            let envelope = envelope.into_iter().collect();
-            // A session that is gone sends it again from the outbox.
-            let _ = signed.send(envelope);
-        });
-    }
-
-    fn send_unsettled(&mut self) {
-        let (host, signed) = (self.host.clone(), self.signed.clone());
-        self.signing += 1;
-        tokio::spawn(async move {
-            let _ = signed.send(host.unsettled(UNSETTLED).await);
-        });
-    }
-
+impl Line {
     async fn enter(&self, entry: Entry) {
         // The keeper ends before this sender only where the session is about to.
         let _ = self.books.send(entry).await;
@@ -302,13 +234,17 @@ fn keep_books(host: SharedHost) -> (mpsc::Sender<Entry>, JoinHandle<()>) {
 }
 
 /// The socket with the frames that wait for it.
-struct Wire {
+pub(super) struct Wire {
     socket: Socket,
     outbox: VecDeque<Message>,
     unflushed: usize,
 }
 
 impl Wire {
+    fn new(socket: Socket) -> Self {
+        Self { socket, outbox: VecDeque::new(), unflushed: 0 }
+    }
+
     /// Sends what waits, flushing when nothing more does or after 32 frames. Ready when all of it is sent (`None`), so that
     /// more may be taken, or when something is received. Cancel-safe.
     async fn turn(&mut self) -> Result<Option<Message>, Over> {
@@ -373,15 +309,4 @@ fn lost(error: &SocketError) -> Over {
         }
         other => Over::Lost(format!("the connection broke ({other})")),
     }
-}
-
-async fn until(session: &Session) {
-    match session.wakeup() {
-        Some(wakeup) => tokio::time::sleep_until(tokio::time::Instant::from_std(wakeup.at)).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn now() -> Now {
-    Now { monotonic: Instant::now(), wall: jiff::Timestamp::now(), zone: jiff::tz::TimeZone::UTC }
 }

@@ -17,7 +17,7 @@ use idlewatt_protocol::handshake::{hello_is_signed, sign_welcome};
 use idlewatt_protocol::limits::SUBPROTOCOL;
 use idlewatt_protocol::message::{
     Challenge, Deadlines, Endpoint, Hello, HubMessage, NodeMessage, Outcome, Posted, RefusalCode, Request,
-    State, Welcome,
+    Resumed, State, Welcome,
 };
 use idlewatt_protocol::receipt::{Energy, Envelope, STATEMENT_TYPE, Statement, Timings, sign_batch};
 use idlewatt_protocol::{
@@ -94,14 +94,21 @@ impl Hub {
         }
     }
 
-    /// A node that is in, past its first offer and state.
-    pub(crate) async fn admit(&mut self) -> (Peer, Hello) {
+    /// A node that is in, with the streams that go on.
+    pub(crate) async fn take_up(&mut self, resumed: Vec<Resumed>) -> (Peer, Hello) {
         let mut peer = self.accept().await;
         let challenge = self.challenge();
         peer.say(&HubMessage::Challenge(challenge.clone())).await;
         let hello = peer.hello().await;
         assert!(hello_is_signed(&challenge, &hello));
-        peer.say(&HubMessage::Welcome(self.welcome(&challenge, &hello))).await;
+        let welcome = Welcome { resumed, ..self.welcome(&challenge, &hello) };
+        peer.say(&HubMessage::Welcome(welcome)).await;
+        (peer, hello)
+    }
+
+    /// A node that is in, past its first offer and state.
+    pub(crate) async fn admit(&mut self) -> (Peer, Hello) {
+        let (mut peer, hello) = self.take_up(vec![]).await;
         assert!(
             matches!(peer.hear().await, Heard::Said(NodeMessage::Offer { services }) if services.len() == 1)
         );
