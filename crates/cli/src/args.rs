@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use idlewatt_control::PauseFor;
-use idlewatt_protocol::{Milliwatts, Price, RequestId, UnixMillis};
+use idlewatt_protocol::{Milliwatts, Price, RequestId, Scope, UnixMillis};
 use jiff::civil::Time;
 use jiff::{SignedDuration, ToSpan, Zoned};
 
@@ -88,6 +88,9 @@ pub(crate) enum Command {
         /// Whether the model may be unloaded to free memory although sharing did not load it.
         #[arg(long, value_name = "on|off", requires = "service", conflicts_with = "switch")]
         may_unload: Option<Switch>,
+        /// Whom it answers: your own account, your circles, or strangers too.
+        #[arg(long, value_name = "own|circle|public", requires = "service", conflicts_with = "may_unload")]
+        with: Option<Scope>,
         #[command(flatten)]
         json: Json,
     },

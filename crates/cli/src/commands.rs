@@ -43,8 +43,15 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
             let on = switch == Switch::On;
             show(ask(home, &Request::MayUnload { service, on })?, json)
         }
-        Command::Share { service: Some(service), switch: Some(switch), price, json, .. } => {
+        Command::Share { service: Some(service), switch: None, with: Some(scope), json, .. } => {
+            show(ask(home, &Request::ShareWith { service, scope })?, json)
+        }
+        Command::Share { service: Some(service), switch: Some(switch), price, with, json, .. } => {
             let on = switch == Switch::On;
+            if let Some(scope) = with {
+                // Before it is offered to anyone.
+                ask(home, &Request::ShareWith { service: service.clone(), scope })?;
+            }
             show(ask(home, &Request::Share { service, on, price })?, json)
         }
         Command::Share { json, .. } => show(ask(home, &Request::Rescan)?, json),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use idlewatt_protocol::bench::BenchReport;
 use idlewatt_protocol::receipt::ReceiptFile;
-use idlewatt_protocol::{Price, RequestId, UnixMillis};
+use idlewatt_protocol::{Price, RequestId, Scope, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
@@ -83,6 +83,13 @@ pub enum Request {
         service: String,
         /// Whether it may.
         on: bool,
+    },
+    /// Whom a service answers; strangers only once `share.strangers` is set. → [`Response::Services`]
+    ShareWith {
+        /// The service's id, model name, or an unambiguous part of it.
+        service: String,
+        /// The widest.
+        scope: Scope,
     },
     /// Requests served, newest first. → [`Response::Requests`]
     Requests {

@@ -3,7 +3,7 @@
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{
     Artefact, Capabilities, Label, MicroCredits, Millijoules, Milliwatts, PauseCode, Price, RequestId,
-    UnixMillis,
+    Scope, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +164,9 @@ pub struct Service {
     /// Whether it may be unloaded to give memory back although sharing did not load it: the host said so.
     #[serde(default)]
     pub may_unload: bool,
+    /// Whom the host answers with it; strangers only where `share.strangers` is set.
+    #[serde(default)]
+    pub scope: Scope,
     /// Whether it is loaded again for whoever asks for it once it was unloaded. Where not, only sharing or the host brings
     /// it back, and the host's other programs are refused until then.
     #[serde(default = "yes")]

@@ -83,6 +83,10 @@ async fn answer(node: &Arc<Node>, request: Request) -> Result<Response, ControlE
             node.may_unload(&service, on).await?;
             services()
         }
+        Request::ShareWith { service, scope } => {
+            node.share_with(&service, scope).await?;
+            services()
+        }
         Request::Requests { limit, before } => {
             let limit = between(limit, 1, 1000)?;
             let rows = kept(node.store.requests(limit, before, now.unix()).await)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use idlewatt_control::{Code, ControlError, Event};
 use idlewatt_core::policy::Cause;
-use idlewatt_protocol::Price;
+use idlewatt_protocol::{Price, Scope};
 use idlewatt_servers::{DiscoverOptions, probe};
 
 use crate::node::{Node, lock};
@@ -128,9 +128,11 @@ impl Node {
         let report = probe(server.as_ref(), &model).await;
         tracing::info!(service = id, capabilities = ?report.capabilities, notes = ?report.notes, "tried live");
         let (row, problem) = self.services.probed(id, &model.artefact, cold, &report);
+        let kept = row.map(|row| self.store.put_service(row));
+        // What is kept of the load comes after what was seen.
         self.asked(id);
-        if let Some(row) = row {
-            self.store.put_service(row).await.map_err(|error| of_store(&error))?;
+        if let Some(kept) = kept {
+            kept.await.map_err(|error| of_store(&error))?;
         }
         self.services_changed();
         match problem {
@@ -142,6 +144,25 @@ impl Node {
                 "See that the model answers in its own server, then try again.",
             )),
         }
+    }
+
+    /// The host says whom a service answers.
+    pub(crate) async fn share_with(self: &Arc<Self>, service: &str, scope: Scope) -> Result<(), ControlError> {
+        if scope == Scope::Public && !self.config().settings().strangers {
+            return Err(ControlError::new(
+                Code::BadValue,
+                "You have not agreed to answer strangers.",
+                "Whoever a hub lets in could use this model then: you may not know them nor what they ask, your machine works \
+                 on it, and you are answerable for what leaves your connection.",
+                "If you agree: `idlewatt config set share.strangers true`, then again.",
+            ));
+        }
+        let meant = self.services.meant(service)?;
+        if let Some(row) = self.services.share_with(&meant.id, scope) {
+            self.store.put_service(row).await.map_err(|error| of_store(&error))?;
+        }
+        self.offer_changed();
+        Ok(())
     }
 
     /// Everybody is to hear what can be offered now.

@@ -13,12 +13,14 @@ use std::time::Instant;
 use idlewatt_control::{Code, ControlError, Service};
 use idlewatt_core::governor;
 use idlewatt_core::meter::Place;
-use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, ServiceOffer};
+use idlewatt_devices::ProcessRun;
+use idlewatt_protocol::{Artefact, Capabilities, Digest, Price, Scope, ServiceOffer};
 use idlewatt_servers::{Found, Model, ModelServer, ProbeReport, is_loopback};
 use idlewatt_store::ServiceRow;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::config::Settings;
 use crate::own_use::AtWork;
 use crate::slots::Slots;
 
@@ -53,6 +55,8 @@ pub(crate) struct Known {
     problem: Option<String>,
     /// Whether the host allows that it is unloaded although sharing did not load it.
     may_unload: bool,
+    /// Whom the host answers with it.
+    scope: Scope,
     loaded: Loaded,
 }
 
@@ -77,6 +81,11 @@ struct Memory {
     seen: Option<Seen>,
     #[serde(default)]
     may_unload: bool,
+    #[serde(default)]
+    scope: Scope,
+    /// The processes in which it is loaded for shared work.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    loaded: BTreeSet<ProcessRun>,
 }
 
 impl Known {
@@ -97,7 +106,7 @@ impl Known {
         self.model.context.unwrap_or(ASSUMED_CONTEXT)
     }
 
-    fn offer(&self) -> Option<ServiceOffer> {
+    fn offer(&self, settings: &Settings) -> Option<ServiceOffer> {
         let seen = self.probe().filter(|_| self.shared && self.server.is_some())?;
         let offer = ServiceOffer {
             service: self.id.clone(),
@@ -108,6 +117,8 @@ impl Known {
             capabilities: seen.capabilities,
             warm: self.model.warm,
             load_ms: seen.load_ms,
+            scope: if settings.strangers { self.scope } else { self.scope.min(Scope::Circle) },
+            region: settings.region,
         };
         if let Some(breach) = offer.breach() {
             tracing::warn!(service = %self.id, breach, "a service is not offered");
@@ -127,6 +138,7 @@ impl Known {
             ready: self.is_ready(),
             warm: self.model.warm,
             may_unload: self.may_unload,
+            scope: self.scope,
             loads_on_request: self.server.as_ref().is_none_or(|server| server.loads_on_request()),
             artefact: self.model.artefact.clone(),
             slots: self.model.slots,
@@ -170,6 +182,8 @@ impl Known {
             context: self.model.context,
             seen: self.seen.clone(),
             may_unload: self.may_unload,
+            scope: self.scope,
+            loaded: self.loaded.processes.clone(),
         };
         let probe = serde_json::to_string(&memory).ok();
         ServiceRow { id: self.id.clone(), shared: self.shared, price: self.price, probe }
@@ -196,7 +210,8 @@ impl Known {
             probing: false,
             problem: None,
             may_unload: memory.may_unload,
-            loaded: Loaded::default(),
+            scope: memory.scope,
+            loaded: Loaded::kept(memory.loaded),
         })
     }
 }
@@ -238,6 +253,7 @@ impl Services {
                     probing: false,
                     problem: None,
                     may_unload: false,
+                    scope: Scope::default(),
                     loaded: Loaded::default(),
                 });
                 if known.server.is_none() || known.model.artefact != model.artefact {
@@ -358,6 +374,14 @@ impl Services {
         let mut services = self.locked();
         let known = services.get_mut(id)?;
         known.may_unload = on;
+        Some(known.row())
+    }
+
+    /// Sets whom it answers. Gives what to keep.
+    pub(crate) fn share_with(&self, id: &str, scope: Scope) -> Option<ServiceRow> {
+        let mut services = self.locked();
+        let known = services.get_mut(id)?;
+        known.scope = scope;
         Some(known.row())
     }
 
@@ -509,8 +533,8 @@ impl Services {
 
     /// What networks are offered.
     #[must_use]
-    pub(crate) fn offer(&self) -> Vec<ServiceOffer> {
-        self.locked().values().filter_map(Known::offer).collect()
+    pub(crate) fn offer(&self, settings: &Settings) -> Vec<ServiceOffer> {
+        self.locked().values().filter_map(|it| it.offer(settings)).collect()
     }
 
     /// What screens show.
@@ -569,6 +593,8 @@ mod tests {
             context: None,
             seen: None,
             may_unload: false,
+            scope: Scope::default(),
+            loaded: BTreeSet::new(),
         };
         let probe = serde_json::to_string(&memory).ok();
         let services = Services::remembered(vec![ServiceRow {

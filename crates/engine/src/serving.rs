@@ -45,11 +45,11 @@ impl NetworkHost {
 #[async_trait]
 impl Host for NetworkHost {
     fn offer(&self) -> Vec<ServiceOffer> {
-        self.node.services.offer()
+        self.node.services.offer(self.node.config().settings())
     }
 
     fn state(&self) -> State {
-        let offer = self.node.services.offer();
+        let offer = self.node.services.offer(self.node.config().settings());
         let free = offer.iter().map(|it| self.node.free_slots(&it.service, it.slots)).sum();
         for_networks(&self.node.standing.borrow(), free)
     }
@@ -68,7 +68,7 @@ impl Host for NetworkHost {
         if !admits() {
             return Err(RefusalCode::Paused);
         }
-        let offer = node.services.offer().into_iter().find(|it| it.service == ask.service);
+        let offer = node.services.offer(node.config().settings()).into_iter().find(|it| it.service == ask.service);
         let offer = offer.filter(|it| answers(it.capabilities, ask.endpoint)).ok_or(RefusalCode::Service)?;
         if ask.prefix.is_some_and(|it| !goes_on(offer.capabilities, it)) {
             return Err(RefusalCode::Continuation);

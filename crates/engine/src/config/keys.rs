@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use idlewatt_core::device::{ThermalLimits, named};
 use idlewatt_core::policy::Battery;
 use idlewatt_core::tariff::{CreditValue, Money, Prices};
 use idlewatt_core::windows::ShareWindows;
@@ -14,7 +15,8 @@ use idlewatt_core::{duration, policy};
 use idlewatt_devices::Places;
 use idlewatt_devices::cap::CapPlaces;
 use idlewatt_presence::hotkey::Hotkey;
-use idlewatt_protocol::{Millijoules, Milliwatts};
+use idlewatt_protocol::scope::RegionError;
+use idlewatt_protocol::{Millijoules, Milliwatts, Region};
 use idlewatt_signals::PlugAddress;
 use url::Url;
 
@@ -35,13 +37,17 @@ pub struct Settings {
     pub hotkey: Option<Hotkey>,
     /// `standby.after`: without demand for this long, what sharing loaded is unloaded; `None` never.
     pub standby_after: Option<Duration>,
+    /// `share.strangers`: whether the host agreed that services may be offered to strangers.
+    pub strangers: bool,
+    /// `share.region`: where this node says that it stands.
+    pub region: Option<Region>,
     /// `own.networks`: whether the host's own endpoint asks joined networks for what this machine cannot answer.
     pub own_networks: bool,
-    /// `gpus.off`: beginnings of the ids of cards that do not share.
     /// `hub.lan`: whether the host's own hub is open to the networks that this machine is in.
     pub hub_lan: bool,
     /// `hub.public_url`: a further address of that hub.
     pub hub_public_url: Option<Url>,
+    /// `gpus.off`: beginnings of the ids of cards that do not share.
     pub gpus_off: Vec<String>,
     /// `gpus.reserve`
     pub reserve: Reserve,
@@ -175,12 +181,6 @@ impl Reserve {
     }
 }
 
-/// What is said of a card: of several beginnings of its id the longest counts, since `GPU-1` must not speak for `GPU-10`.
-fn named<'a, T>(cards: &'a BTreeMap<String, T>, card: &str) -> Option<&'a T> {
-    let named = cards.iter().filter(|(id, _)| card.starts_with(id.as_str()));
-    named.max_by_key(|(id, _)| id.len()).map(|(_, it)| it)
-}
-
 impl Caps {
     /// The cap of one card: what the host chose, or 80 % of what it was made for.
     #[must_use]
@@ -199,6 +199,20 @@ impl Settings {
     #[must_use]
     pub fn is_on(&self, card: &str) -> bool {
         !self.gpus_off.iter().any(|id| card.starts_with(id.as_str()))
+    }
+
+    /// Whether these values make sense together, each being one by itself: the key that does not, and why.
+    pub(super) fn fit(&self) -> Result<(), (&'static str, String)> {
+        let Some((limit, tariff)) = self.policy.max_price.zip(self.policy.tariff.as_ref()) else {
+            return Ok(());
+        };
+        let (is, wanted) = (limit.currency, tariff.currency());
+        if is == wanted {
+            return Ok(());
+        }
+        let (is, wanted) = (is.as_str(), wanted.as_str());
+        let why = format!("it is in {is} and energy.price in {wanted}, and no rate of exchange is known");
+        Err(("energy.max_price", why))
     }
 
     /// What energy costs when; `None` where the host said nothing about it.
@@ -230,7 +244,11 @@ impl Default for Settings {
             drain: Duration::from_secs(30),
             hotkey: None,
             standby_after: Some(Duration::from_secs(10 * 60)),
+            strangers: false,
+            region: None,
             own_networks: false,
+            hub_lan: false,
+            hub_public_url: None,
             gpus_off: Vec::new(),
             reserve: Reserve::default(),
             cap: Caps::Default,
@@ -238,8 +256,6 @@ impl Default for Settings {
             daily_energy: None,
             helper: true,
             helper_socket: None,
-            hub_lan: false,
-            hub_public_url: None,
             hot_spot_c: 95,
             fan_limit: None,
             quiet_hours: ShareWindows::ALWAYS,
@@ -289,9 +305,14 @@ pub(super) const KEYS: &[Rule] = &[
         put(&mut it.policy.gpu_load, unless_never(text, |text| percent(text, 1)))
     }),
     rule("share.gpu_memory", OPEN, |it, text| put(&mut it.policy.gpu_memory, unless_never(text, bytes))),
+    rule("share.gpu_idle_after", OPEN, |it, text| put(&mut it.policy.gpu_idle_after, duration::parse(text))),
     rule("share.battery", OPEN, |it, text| put(&mut it.policy.battery, battery(text))),
     rule("share.lid_closed", OPEN, |it, text| put(&mut it.policy.lid_closed, flag(text))),
     rule("share.metered", OPEN, |it, text| put(&mut it.policy.metered, flag(text))),
+    rule("share.strangers", OPEN, |it, text| put(&mut it.strangers, flag(text))),
+    rule("share.region", OPEN, |it, text| {
+        put(&mut it.region, optional(text, |text| text.parse().map_err(|it: RegionError| it.to_string())))
+    }),
     rule("share.memory_short", OPEN, |it, text| put(&mut it.policy.memory_short, flag(text))),
     rule("share.keep_awake", OPEN, |it, text| put(&mut it.keep_awake, flag(text))),
     rule("gpus.off", OPEN, |it, text| {
@@ -314,18 +335,18 @@ pub(super) const KEYS: &[Rule] = &[
         )
     }),
     rule("own.networks", OPEN, |it, text| put(&mut it.own_networks, flag(text))),
+    rule("hub.lan", OPEN, |it, text| put(&mut it.hub_lan, flag(text))),
+    rule("hub.public_url", LOCAL, |it, text| put(&mut it.hub_public_url, optional(text, hub_url))),
     rule("power.cap", OPEN, |it, text| put(&mut it.cap, caps(text))),
     rule("power.machine_cap", OPEN, |it, text| put(&mut it.machine_cap, optional(text, watts))),
     rule("power.daily_energy", OPEN, |it, text| put(&mut it.daily_energy, optional(text, kilowatt_hours))),
     rule("power.helper", LOCAL, |it, text| put(&mut it.helper, flag(text))),
     rule("power.helper_socket", LOCAL, |it, text| put(&mut it.helper_socket, path(text))),
-    rule("thermal.limit", OPEN, |it, text| put(&mut it.policy.thermal_limit_c, degrees(text))),
+    rule("thermal.limit", OPEN, |it, text| put(&mut it.policy.thermal, thermal_limits(text))),
     rule("thermal.hot_spot", OPEN, |it, text| put(&mut it.hot_spot_c, degrees(text))),
     rule("thermal.fan_limit", OPEN, |it, text| {
         put(&mut it.fan_limit, optional(text, |text| percent(text, 20)))
     }),
-    rule("hub.lan", OPEN, |it, text| put(&mut it.hub_lan, flag(text))),
-    rule("hub.public_url", LOCAL, |it, text| put(&mut it.hub_public_url, optional(text, hub_url))),
     rule("thermal.quiet_hours", OPEN, |it, text| put(&mut it.quiet_hours, text.parse())),
     rule("energy.price", OPEN, |it, text| put(&mut it.policy.tariff, optional(text, parsed))),
     rule("energy.max_price", OPEN, |it, text| {
@@ -419,7 +440,24 @@ fn number<T: FromStr + PartialOrd + Display>(text: &str, from: T, to: T) -> Resu
 
 fn degrees(text: &str) -> Result<i32, String> {
     let wrong = || "it is no temperature from 40 to 110 °C".to_owned();
-    text.parse().ok().filter(|degrees| (40..=110).contains(degrees)).ok_or_else(wrong)
+    let number = text.trim_end_matches(['C', '°']).trim();
+    number.parse().ok().filter(|degrees| (40..=110).contains(degrees)).ok_or_else(wrong)
+}
+
+/// `78`, `GPU-5d2c=70, GPU-91aa=82`, `78, GPU-5d2c=70`.
+fn thermal_limits(text: &str) -> Result<ThermalLimits, String> {
+    let mut limits = policy::Settings::default().thermal;
+    let (every, each): (Vec<&str>, Vec<&str>) =
+        text.split(',').map(str::trim).partition(|it| !it.contains('='));
+    match every[..] {
+        [] => {}
+        [every] => limits.every = degrees(every)?,
+        _ => return Err("it names more than one limit for every card".to_owned()),
+    }
+    if !each.is_empty() {
+        limits.cards = by_card(&each.join(","), degrees)?;
+    }
+    Ok(limits)
 }
 
 /// `45`, `45 %`.
@@ -518,6 +556,12 @@ fn micros(text: &str) -> Option<i64> {
     format!("{whole}{part:0<6}").parse().ok()
 }
 
+fn hub_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|it| format!("it is no address ({it})"))?;
+    idlewatt_protocol::invite::check_hub_url(&url).map_err(|it| it.to_string())?;
+    Ok(url)
+}
+
 fn urls(text: &str) -> Result<Vec<Url>, String> {
     list(text)
         .map(|part| {
@@ -544,12 +588,6 @@ fn key_store(text: &str) -> Result<KeyStore, String> {
     }
 }
 
-fn hub_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|it| format!("it is no address ({it})"))?;
-    idlewatt_protocol::invite::check_hub_url(&url).map_err(|it| it.to_string())?;
-    Ok(url)
-}
-
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     text.parse::<SocketAddr>()
         .ok()
@@ -574,6 +612,18 @@ mod tests {
         assert_eq!(alike.of("GPU-10-ab", limit), Some(Milliwatts(100_000)));
         for wrong in ["0", "-5", "GPU-1=", "=5", "many"] {
             assert!(caps(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn thermal_limits_are_for_every_card_or_card_by_card() {
+        assert_eq!(thermal_limits("70"), Ok(ThermalLimits::every(70)));
+        let each = thermal_limits("GPU-1=70, GPU-10=82C").unwrap();
+        assert_eq!((each.of("GPU-1a"), each.of("GPU-10b"), each.of("GPU-2")), (70, 82, 78));
+        let both = thermal_limits("75 °C, GPU-1=70").unwrap();
+        assert_eq!((both.of("GPU-1a"), both.of("GPU-2")), (70, 75));
+        for wrong in ["", "39", "111", "70, 80", "GPU-1=", "GPU-1=7000", "=70", "hot"] {
+            assert!(thermal_limits(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -39,6 +39,20 @@ impl Config {
     }
 
     fn of_text(path: &Path, text: &str) -> Result<Self, ControlError> {
+        let config = Self::read(path, text)?;
+        let line = |key: &str| {
+            let document = Document::parse(text).ok()?;
+            Some(file::pairs(&document).into_iter().find(|(it, ..)| it == key)?.2)
+        };
+        config
+            .settings
+            .fit()
+            .map_err(|(key, why)| not_valid(path, line(key).unwrap_or(1), &format!("{key}: {why}")))?;
+        Ok(config)
+    }
+
+    /// Each value by itself; whether they fit together is still to be seen.
+    fn read(path: &Path, text: &str) -> Result<Self, ControlError> {
         let document = Document::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| file::line_of(text, span.start));
             not_valid(path, line, error.message())
@@ -77,6 +91,7 @@ impl Config {
                 (rule.apply)(&mut settings, value).map_err(|why| bad_value(key, value, &why))?;
             }
         }
+        settings.fit().map_err(|(key, why)| do_not_fit(key, &why))?;
         Ok(settings)
     }
 
@@ -137,7 +152,8 @@ pub fn set(path: &Path, key: &str, value: &str) -> Result<Config, ControlError> 
         file::with(&text, key, value)
     };
     // What was written must read back as what was meant, before it replaces anything.
-    let config = Config::of_text(path, &changed)?;
+    let config = Config::read(path, &changed)?;
+    config.settings.fit().map_err(|(key, why)| do_not_fit(key, &why))?;
     crate::home::write_private(path, changed.as_bytes())?;
     Ok(config)
 }
@@ -200,6 +216,15 @@ fn bad_value(key: &str, value: &str, why: &str) -> ControlError {
         format!("{said} is no value for {key}: {}.", why.trim_end_matches('.')),
         "The setting is as it was.",
         format!("`idlewatt config get {key}` shows what it takes."),
+    )
+}
+
+fn do_not_fit(key: &str, why: &str) -> ControlError {
+    ControlError::new(
+        Code::BadValue,
+        format!("{key} would not fit any more: {why}."),
+        "The settings are as they were.",
+        format!("Take it back first (`idlewatt config set {key} \"\"`), then set both anew."),
     )
 }
 
@@ -278,6 +303,25 @@ mod tests {
 
         let (_folder, path) = scratch("[thermal]\n\nlimit = 7000\n");
         assert!(Config::load(&path).unwrap_err().what.contains("line 3"));
+    }
+
+    #[test]
+    fn a_price_limit_in_another_currency_than_the_price_is_told_and_neither_is_lost() {
+        let (_folder, path) = scratch("[energy]\nprice = \"0.31 EUR/kWh\"\n");
+        let error = set(&path, "energy.max_price", "0.25 USD/kWh").unwrap_err();
+        assert_eq!(error.code, Code::BadValue);
+        assert!(error.what.contains("USD") && error.what.contains("EUR"), "{}", error.what);
+        set(&path, "energy.max_price", "0.25 EUR/kWh").unwrap();
+        let error = set(&path, "energy.price", "0.31 USD/kWh").unwrap_err();
+        assert!(error.what.contains("energy.max_price") && error.action.contains("energy.max_price"));
+        let config = Config::load(&path).unwrap();
+        assert_eq!(config.value("energy.price").unwrap(), "0.31 EUR/kWh");
+        let edits = BTreeMap::from([("energy.price".to_owned(), "1 CHF/kWh".to_owned())]);
+        assert_eq!(config.settings_with(&edits).unwrap_err().code, Code::BadValue);
+
+        let (_folder, path) = scratch("[energy]\nprice = \"1 EUR/kWh\"\nmax_price = \"1 USD/kWh\"\n");
+        let error = Config::load(&path).unwrap_err();
+        assert!(error.what.contains("line 3") && error.what.contains("max_price"), "{}", error.what);
     }
 
     #[test]

@@ -1111,7 +1111,15 @@ service: string,
 /**
  * Whether it may.
  */
-on: boolean, } | { "type": "requests",
+on: boolean, } | { "type": "share_with",
+/**
+ * The service's id, model name, or an unambiguous part of it.
+ */
+service: string,
+/**
+ * The widest.
+ */
+scope: Scope, } | { "type": "requests",
 /**
  * At most this many, 1 to 1,000.
  */
@@ -1350,6 +1358,11 @@ outlook: Outlook,
 zone: string, };
 
 /**
+ * How far something reaches. Each holds the ones before it, so the narrower of two is the smaller.
+ */
+export type Scope = "own" | "circle" | "public";
+
+/**
  * What nobody but its receiver may see: it is not written out for debugging.
  */
 export type Secret = string;
@@ -1458,6 +1471,10 @@ warm: boolean,
  * Whether it may be unloaded to give memory back although sharing did not load it: the host said so.
  */
 may_unload: boolean,
+/**
+ * Whom the host answers with it; strangers only where `share.strangers` is set.
+ */
+scope: Scope,
 /**
  * Whether it is loaded again for whoever asks for it once it was unloaded. Where not, only sharing or the host brings
  * it back, and the host's other programs are refused until then.
