@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{BoxError, Router};
 use http_body_util::BodyExt as _;
@@ -55,7 +55,8 @@ pub struct Bounds {
     /// The head of a request is here within this time, and a connection without a request is kept for as long: a little
     /// more than reverse proxies keep theirs (nginx 60 s), so that it is they who close.
     pub head: Duration,
-    /// A peer that takes nothing of what it is sent is given up after this time.
+    /// A peer that takes nothing of what it is sent is dropped after this time: twice that after which an answer is given up,
+    /// so that whoever reads on in between is told.
     pub stall: Duration,
     /// Connections that one address may have at a time; requests, where it comes through a trusted proxy. Nodes that
     /// joined and this machine itself are not counted. Of IPv6 an address is its /64.
@@ -69,7 +70,7 @@ impl Default for Bounds {
         Self {
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(65),
-            stall: idlewatt_protocol::limits::CREDIT_TIMEOUT,
+            stall: 2 * idlewatt_protocol::limits::CREDIT_TIMEOUT,
             per_address: 256,
             connections: 16 * 1024,
         }
@@ -248,7 +249,13 @@ impl House {
         }
         let peer = Peer { address, ticket: Arc::clone(&ticket) };
         request.extensions_mut().insert(peer);
-        let response = self.router.clone().call(request.map(Body::new)).await?;
+        // A length beside it was taken away unseen: whoever reads this connection otherwise than the hub does is not to find a
+        // second request in it (RFC 9112, 6.1).
+        let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let mut response = self.router.clone().call(request.map(Body::new)).await?;
+        if is_last {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         // Held until the answer's last byte.
         Ok(response.map(|body| Body::new(body.map_frame(move |frame| (frame, &ticket).0))))
     }

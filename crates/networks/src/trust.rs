@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use idlewatt_protocol::PublicKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,9 +18,6 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 
 /// An Ed25519 SubjectPublicKeyInfo without its outer header, up to the key (RFC 8410).
 const ED25519_SPKI: [u8; 10] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-
-/// Within the life of every certificate that a hub signs for itself: 2026-01-01.
-const ALWAYS_VALID: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_767_225_600));
 
 /// How a client speaks TLS with this hub. The roots of this machine are read only where the hub's own key does not do.
 ///
@@ -51,8 +47,13 @@ impl fmt::Debug for HubVerifier {
 }
 
 impl HubVerifier {
-    /// Whether one of the certificates shown is an authority with the hub's own key and signed this one.
-    fn is_vouched_for(&self, leaf: &CertificateDer<'_>, shown: &[CertificateDer<'_>]) -> Result<bool, Error> {
+    /// Whether one of the certificates shown is an authority with the hub's own key and signed this one, at whatever time.
+    fn is_vouched_for(
+        &self,
+        leaf: &CertificateDer<'_>,
+        shown: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<bool, Error> {
         let leaf = ParsedCertificate::try_from(leaf)?;
         let mut roots = RootCertStore::empty();
         for certificate in shown {
@@ -62,9 +63,15 @@ impl HubVerifier {
         let expected = [&ED25519_SPKI[..], &self.hub.0].concat();
         roots.roots.retain(|it| it.subject_public_key_info.as_ref() == expected);
         let algorithms = self.provider.signature_verification_algorithms.all;
+        let verify = |at| verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], at, algorithms);
         Ok(!roots.is_empty()
-            && verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], ALWAYS_VALID, algorithms)
-                .is_ok())
+            && match verify(now) {
+                Err(Error::InvalidCertificate(
+                    CertificateError::ExpiredContext { not_after: valid, .. }
+                    | CertificateError::NotValidYetContext { not_before: valid, .. },
+                )) => verify(valid).is_ok(),
+                result => result.is_ok(),
+            })
     }
 
     fn ordinary(&self) -> Option<&Arc<WebPkiServerVerifier>> {
@@ -87,7 +94,7 @@ impl ServerCertVerifier for HubVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.is_vouched_for(leaf, shown)? {
+        if self.is_vouched_for(leaf, shown, now)? {
             return Ok(ServerCertVerified::assertion());
         }
         match self.ordinary() {
