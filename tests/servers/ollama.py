@@ -2,8 +2,9 @@
 """What Ollama 0.12 does about memory, for tests of giving it back (docs/api.md, docs/openai.md of ollama/ollama).
 
 A request loads its model (`--load-ms`); `POST /api/generate` with `keep_alive: 0` unloads it, once no request runs; what
-is loaded is in `/api/ps`. `--loaded` begins with the model loaded, as by its host. `--keeps` answers 200 to an unload and
-goes on holding the model, which a real one does while its runner hangs.
+is loaded is in `/api/ps`. Each load is a process of its own, a runner (`llm/server.go`), that ends with its model.
+`--loaded` begins with the model loaded, as by its host. `--keeps` answers 200 to an unload and goes on holding the model,
+which a real one does while its runner hangs. `--hangs` does not answer an unload before it is asked once more.
 
 Prints `listening on http://127.0.0.1:PORT`, then `unload` for each time it is asked to.
 """
@@ -13,6 +14,7 @@ import ctypes
 import http.server
 import json
 import signal
+import subprocess
 import threading
 import time
 
@@ -27,9 +29,25 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, args):
         super().__init__(("127.0.0.1", 0), Answers)
         self.args = args
-        self.loaded = args.loaded
-        self.running = 0
+        self.runner = None
+        self.running = self.asked = 0
         self.lock = threading.Condition()
+        if args.loaded:
+            self.load()
+
+    @property
+    def loaded(self):
+        return self.runner is not None
+
+    def load(self):
+        # It ends with this program, whose end of the pipe is then closed.
+        self.runner = self.runner or subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def unload(self):
+        if self.runner:
+            self.runner.stdin.close()
+            self.runner.wait()
+            self.runner = None
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -68,10 +86,14 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if self.path == "/api/generate" and body.get("keep_alive") == 0:
             print("unload", flush=True)
             with self.server.lock:
+                self.server.asked += 1
+                self.server.lock.notify_all()
+                if self.server.args.hangs:
+                    self.server.lock.wait_for(lambda: self.server.asked > 1, timeout=60)
                 # It takes a runner down only once nothing runs on it.
                 self.server.lock.wait_for(lambda: self.server.running == 0, timeout=30)
                 if not self.server.args.keeps:
-                    self.server.loaded = False
+                    self.server.unload()
             self.say({"model": NAME, "response": "", "done": True, "done_reason": "unload"})
         elif self.path == "/v1/chat/completions":
             self.chat(body)
@@ -84,7 +106,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
     def chat(self, body):
         with self.server.lock:
             self.server.running += 1
-            cold, self.server.loaded = not self.server.loaded, True
+            cold = not self.server.loaded
+            self.server.load()
         try:
             if cold:
                 time.sleep(self.server.args.load_ms / 1000)
@@ -127,6 +150,7 @@ def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--loaded", action="store_true")
     args.add_argument("--keeps", action="store_true")
+    args.add_argument("--hangs", action="store_true")
     args.add_argument("--load-ms", type=int, default=300)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     server = Server(args.parse_args())

@@ -15,18 +15,14 @@ import sys
 import tempfile
 import time
 
+import waiting
+
 BIN = pathlib.Path(sys.argv[1])
 BOUND = 30
 
 
 def until(what, seen):
-    end = time.monotonic() + BOUND
-    while time.monotonic() < end:
-        value = seen()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not within {BOUND} s: {what}")
+    return waiting.until(what, seen, BOUND)
 
 
 def toolkit_processes(env):

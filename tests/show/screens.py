@@ -16,6 +16,8 @@ import threading
 import time
 import urllib.request
 
+import waiting
+
 BIN, PICTURES = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BOUND = 60
@@ -30,13 +32,7 @@ ASKED = [
 
 
 def until(what, seen):
-    end = time.monotonic() + BOUND
-    while time.monotonic() < end:
-        value = seen()
-        if value:
-            return value
-        time.sleep(0.1)
-    sys.exit(f"not within {BOUND} s: {what}")
+    return waiting.until(what, seen, BOUND)
 
 
 class Desk:

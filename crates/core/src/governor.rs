@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use idlewatt_protocol::{Millijoules, Milliwatts};
 use jiff::civil::Date;
 
-use crate::device::GpuReading;
+use crate::device::{GpuReading, ThermalLimits};
 use crate::meter::Place;
 use crate::windows::ShareWindows;
 use crate::{Now, Wakeup};
@@ -41,8 +41,8 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// `power.machine_cap`: most power of all cards together.
     pub machine_cap: Option<Milliwatts>,
-    /// `thermal.limit`, °C. Power is lowered in the last few degrees below it, and is zero at it.
-    pub thermal_limit_c: i32,
+    /// `thermal.limit`. Power is lowered in the last few degrees below it, and is zero at it.
+    pub thermal: ThermalLimits,
     /// `thermal.hot_spot`, °C: the same for the hottest spot that a card tells of.
     pub hot_spot_limit_c: i32,
     /// `thermal.fan_limit`, percent: the same for the fan, in quiet hours.
@@ -202,9 +202,6 @@ pub struct Admission {
     pub service: String,
     /// Most shared requests that may run at once now, those that run included; zero: none may start.
     pub slots: u32,
-    /// How long a request that starts now surely runs before it is ended; `None`: as long as it likes, as far as is
-    /// known. For cutting its tokens to what fits.
-    pub longest: Option<Duration>,
     /// Where none may start: when to look again at the latest, as far as is known.
     pub next: Option<Instant>,
     /// Where none may start: why.
@@ -345,11 +342,6 @@ impl Governor {
             card.turn_to(at, works.contains(id), waits.contains(id));
         }
         Decision { cards, services, effects, wake: wake.0 }
-    }
-
-    /// The services whose processes are stopped now, for an engine that ends: each is to be continued.
-    pub fn stopped(&self) -> impl Iterator<Item = &str> {
-        self.slicing.stopped()
     }
 
     /// Time passed with what was decided last; how much.

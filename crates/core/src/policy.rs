@@ -10,7 +10,7 @@ mod outlook;
 mod rules;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use idlewatt_protocol::{PauseCode, UnixMillis};
@@ -20,7 +20,7 @@ pub use cause::{Cause, Foreign, Freeing, PowerStop, Urgency};
 pub use outlook::Stretch;
 pub use settings::{AppRule, AppRules, AppRulesError, Battery, Settings, WhileItRuns};
 
-use crate::device::ForeignLoad;
+use crate::device::{ForeignLoad, Temperature};
 use crate::machine::MachineState;
 use crate::now::Deadline;
 use crate::presence::{Activity, PresenceReading};
@@ -55,8 +55,8 @@ pub struct Inputs {
     pub pause: Option<HostPause>,
     /// The host said to share now, until then: reasons that [give way](Cause::gives_way) are put aside.
     pub share_now_until: Option<Deadline>,
-    /// The hottest card, °C; `None` where no card tells.
-    pub hottest_c: Option<i32>,
+    /// The cards that share, as far as they tell how hot they are.
+    pub temperatures: Vec<Temperature>,
     /// Why the governor can let nothing that is shared start, where that does not pass within seconds.
     pub power: Option<PowerStop>,
     /// Whether the host's own requests use a model server right now.
@@ -84,7 +84,7 @@ impl Default for Inputs {
             foreign: Vec::new(),
             pause: None,
             share_now_until: None,
-            hottest_c: None,
+            temperatures: Vec::new(),
             power: None,
             own_use: false,
             shared: 0,
@@ -191,10 +191,13 @@ impl Decision {
 pub struct Policy {
     since: BTreeMap<PauseCode, UnixMillis>,
     state: Option<(State, UnixMillis)>,
-    hot: bool,
+    /// Cards that were too hot, and have not cooled far enough.
+    hot: BTreeSet<String>,
     empty: bool,
-    /// Since when the screen is locked, where that counts.
-    locked: Option<Instant>,
+    /// Since when the screen is locked or every display off, where that counts.
+    left: Option<Instant>,
+    /// The card that other programs used last, and when they last did.
+    used: Option<(String, Instant)>,
     unsettled: Option<Unsettled>,
     share_now: Option<Deadline>,
 }
@@ -220,13 +223,14 @@ impl Policy {
         let mut reasons = Reasons::new(now);
         reasons.commands(inputs);
         let heat = self.heat(settings, inputs);
-        reasons.heat(heat, settings, inputs);
+        reasons.heat(heat, inputs);
         self.empty = rules::battery_too_empty(settings.battery, inputs.machine.supply, self.empty);
         reasons.machine(settings, inputs, self.empty);
         reasons.programs(settings, inputs);
-        let locked = settings.locked_is_away && inputs.activity.locked == Some(true);
-        self.locked = locked.then(|| self.locked.unwrap_or(now.monotonic));
-        let person = reasons.person(settings, inputs, self.locked);
+        self.used = reasons.other_programs(settings, inputs, self.used.take());
+        let left = settings.locked_is_away && inputs.activity.says_away();
+        self.left = left.then(|| self.left.unwrap_or(now.monotonic));
+        let person = reasons.person(settings, inputs, self.left);
         reasons.hours(settings);
         reasons.price(settings);
         reasons.lacks(inputs);
@@ -261,13 +265,17 @@ impl Policy {
         }
     }
 
-    /// The temperature, while it is too high.
-    fn heat(&mut self, settings: &Settings, inputs: &Inputs) -> Option<i32> {
-        let limit = settings.thermal_limit_c;
-        let threshold = if self.hot { limit - THERMAL_HYSTERESIS_C + 1 } else { limit };
-        let heat = inputs.hottest_c.filter(|reading| *reading >= threshold);
-        self.hot = heat.is_some();
-        heat
+    /// The card that is furthest past its limit, with that, while one is too hot.
+    fn heat(&mut self, settings: &Settings, inputs: &Inputs) -> Option<(i32, i32)> {
+        let hot = inputs.temperatures.iter().filter_map(|it| {
+            let limit = settings.thermal.of(&it.card);
+            let slack = if self.hot.contains(&it.card) { THERMAL_HYSTERESIS_C - 1 } else { 0 };
+            (it.celsius >= limit - slack).then_some((it, limit))
+        });
+        let hot: Vec<(&Temperature, i32)> = hot.collect();
+        self.hot = hot.iter().map(|(it, _)| it.card.clone()).collect();
+        let furthest = hot.into_iter().max_by_key(|(it, limit)| it.celsius - limit)?;
+        Some((furthest.0.celsius, furthest.1))
     }
 
     /// Some reasons are only over once they have been over for the hysteresis.

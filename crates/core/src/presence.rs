@@ -41,6 +41,14 @@ pub struct Activity {
     pub remote_logins: u32,
 }
 
+impl Activity {
+    /// Whether something says that nobody looks at a screen here: it is locked, or every display is off.
+    #[must_use]
+    pub fn says_away(&self) -> bool {
+        self.locked == Some(true) || self.displays_off == Some(true)
+    }
+}
+
 /// A program that a person uses. Its name is for the host's eyes only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct App {

@@ -109,6 +109,9 @@ fn clause(reason: &Reason, now: &Now) -> String {
             let (held, limit) = (gigabytes(*bytes), gigabytes(*limit));
             format!("other programs hold {held} GB of a GPU's memory (up to {limit} GB counts as idle)")
         }
+        Cause::GpuInUse { by: Foreign::Gone { .. }, .. } => {
+            format!("other programs used a GPU a moment ago{}", until("; sharing waits until "))
+        }
         Cause::MemoryShort => "programs wait for memory".to_owned(),
         Cause::OnBattery { from: None, .. } => "on battery".to_owned(),
         Cause::OnBattery { percent: None, from: Some(_) } => {

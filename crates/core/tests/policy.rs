@@ -5,11 +5,11 @@
 use std::time::{Duration, Instant};
 
 use idlewatt_core::Now;
-use idlewatt_core::device::ForeignLoad;
+use idlewatt_core::device::{ForeignLoad, Temperature};
 use idlewatt_core::machine::Supply;
 use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{
-    Battery, Decision, Freeing, HostPause, Inputs, Policy, Settings, State, Urgency,
+    Battery, Cause, Decision, Freeing, HostPause, Inputs, Policy, Settings, State, Urgency,
 };
 use idlewatt_core::presence::{App, PresenceReading};
 use idlewatt_core::sentence::{self, Scene};
@@ -29,7 +29,7 @@ fn start() -> Now {
 fn ready() -> Inputs {
     Inputs {
         presence: PresenceReading::Headless,
-        hottest_c: Some(50),
+        temperatures: vec![celsius(50)],
         shared: 1,
         ready: 1,
         joined: 1,
@@ -52,6 +52,10 @@ fn app(name: &str) -> App {
 
 fn foreign(utilisation: Option<u8>, vram: Option<u64>) -> ForeignLoad {
     ForeignLoad { card: "GPU-0".into(), utilisation, vram }
+}
+
+fn celsius(celsius: i32) -> Temperature {
+    Temperature { card: "GPU-0".into(), celsius }
 }
 
 fn codes(decision: &Decision) -> Vec<PauseCode> {
@@ -145,7 +149,7 @@ fn a_screen_without_a_source_of_input_pauses() {
 fn heat_pauses_at_the_limit_and_resumes_below_it_after_the_hysteresis() {
     let mut node = Node::new();
     let mut at = |reading, by| {
-        node.inputs.hottest_c = Some(reading);
+        node.inputs.temperatures = vec![celsius(reading)];
         codes(&node.after(Duration::from_secs(by)))
     };
     assert_eq!(at(77, 1), []);
@@ -155,6 +159,67 @@ fn heat_pauses_at_the_limit_and_resumes_below_it_after_the_hysteresis() {
     assert_eq!(at(77, 1), [PauseCode::Settling]);
     assert_eq!(at(77, 117), [PauseCode::Settling]);
     assert_eq!(at(77, 1), []);
+}
+
+#[test]
+fn each_card_has_its_own_thermal_limit_and_cools_by_itself() {
+    let mut node = Node::new();
+    node.settings.thermal.cards = [("GPU-1".to_owned(), 85), ("GPU-10".to_owned(), 60)].into();
+    let mut at = |first, second| {
+        let hot = |card: &str, celsius| Temperature { card: card.to_owned(), celsius };
+        node.inputs.temperatures = vec![hot("GPU-1a", first), hot("GPU-10b", second)];
+        let decision = node.after(minutes(1));
+        (decision.reasons.first().map(|it| it.cause.clone()), codes(&decision))
+    };
+    assert_eq!(at(84, 59).1, []);
+    assert_eq!(at(84, 60).0, Some(Cause::TooHot { reading_c: 60, limit_c: 60 }));
+    // The one that was never too hot may be as warm as it likes below its limit.
+    assert_eq!(at(84, 56).1, [PauseCode::TooHot]);
+    assert_eq!(at(84, 55).1, [PauseCode::Settling]);
+    // Of two the one that is further past its limit is told.
+    assert_eq!(at(86, 63).0, Some(Cause::TooHot { reading_c: 63, limit_c: 60 }));
+}
+
+#[test]
+fn a_card_that_others_used_is_shared_once_it_was_idle_for_as_long_as_the_host_wants() {
+    let mut node = Node::new();
+    node.settings.gpu_idle_after = minutes(15);
+    node.inputs.foreign = vec![foreign(Some(60), None)];
+    assert_eq!(node.decide().until(), None);
+    node.inputs.foreign = vec![foreign(Some(3), None)];
+    let decision = node.after(minutes(1));
+    assert_eq!(codes(&decision), [PauseCode::GpuInUse]);
+    let said = sentence::reason(&decision.reasons[0], &node.now);
+    assert_eq!(said, "Other programs used a GPU a moment ago; sharing waits until 14:35.");
+    assert_eq!(decision.until(), Some(node.now.later(minutes(14)).unix()));
+    assert_eq!(node.wait_for(State::Sharing), minutes(14), "the hysteresis is not waited for on top");
+    // The hysteresis holds in any case, and is told as what it is.
+    node.settings.gpu_idle_after = Duration::ZERO;
+    node.inputs.foreign = vec![foreign(Some(60), None)];
+    node.decide();
+    node.inputs.foreign = vec![];
+    assert_eq!(codes(&node.after(minutes(1))), [PauseCode::Settling]);
+    assert_eq!(node.wait_for(State::Sharing), minutes(1));
+}
+
+#[test]
+fn with_every_display_off_nobody_is_waited_for_but_for_the_hysteresis() {
+    let mut node = Node::new();
+    node.inputs.presence = PresenceReading::Idle { last_input: node.now.monotonic };
+    node.decide();
+    node.inputs.activity.displays_off = Some(true);
+    node.after(minutes(1));
+    // Locked a little later, as most desktops do: nothing is waited for twice.
+    node.inputs.activity.locked = Some(true);
+    assert_eq!(node.wait_for(State::Sharing), minutes(2));
+    // A key wakes the displays, and is input.
+    node.inputs.activity = Default::default();
+    node.inputs.presence = PresenceReading::Idle { last_input: node.now.monotonic };
+    assert_eq!(node.wait_for(State::Sharing), minutes(10));
+    node.inputs.activity.displays_off = Some(true);
+    node.settings.locked_is_away = false;
+    node.inputs.presence = PresenceReading::Idle { last_input: node.now.monotonic };
+    assert_eq!(node.wait_for(State::Sharing), minutes(10), "the host does not count it");
 }
 
 #[test]
@@ -234,7 +299,7 @@ fn sharing_now_puts_aside_person_and_hours_and_no_limit_game_or_pause() {
     };
     assert_eq!(now(&|_| {}), []);
     assert_eq!(now(&|node| node.inputs.presence = PresenceReading::Blind), []);
-    assert_eq!(now(&|node| node.inputs.hottest_c = Some(90)), [PauseCode::TooHot]);
+    assert_eq!(now(&|node| node.inputs.temperatures = vec![celsius(90)]), [PauseCode::TooHot]);
     assert_eq!(now(&|node| node.inputs.activity.games = vec![app("a game")]), [PauseCode::Game]);
     assert_eq!(
         now(&|node| node.inputs.machine.supply = Some(Supply::Battery { percent: Some(90) })),
@@ -285,7 +350,7 @@ fn the_hosts_own_devices_pass_people_and_hours_and_nothing_else() {
     assert!(admits(true, &|node| node.settings.windows = "never".parse().unwrap()));
     assert!(!admits(true, &|node| node.inputs.activity.games = vec![app("a game")]));
     assert!(!admits(true, &|node| node.inputs.machine.memory_short = Some(true)));
-    assert!(!admits(true, &|node| node.inputs.hottest_c = Some(90)));
+    assert!(!admits(true, &|node| node.inputs.temperatures = vec![celsius(90)]));
 }
 
 #[test]
@@ -369,7 +434,7 @@ fn what_a_person_does_cancels_and_what_a_rule_says_lets_requests_end() {
     assert_eq!(told(&here), (Some(Urgency::Now), Some(Freeing::AfterActivity)));
     assert_eq!(told(&closed), (Some(Urgency::Drain), Some(Freeing::AfterStandby)));
     assert_eq!(
-        told(&|node| node.inputs.hottest_c = Some(90)),
+        told(&|node| node.inputs.temperatures = vec![celsius(90)]),
         (Some(Urgency::Drain), Some(Freeing::AfterStandby))
     );
     assert_eq!(told(&|node| node.inputs.own_use = true), (Some(Urgency::Now), Some(Freeing::Never)));
@@ -472,7 +537,7 @@ fn every_state_and_reason_reads_as_a_person_would_say_it() {
     say(&|node| node.inputs.pause = Some(pause_for(minutes(15 * 60 + 40), &node.now)));
     say(&|node| node.settings.windows = "22:00-07:00".parse().unwrap());
     say(&|node| node.settings.windows = "Tue 08:00-09:00".parse().unwrap());
-    say(&|node| node.inputs.hottest_c = Some(81));
+    say(&|node| node.inputs.temperatures = vec![celsius(81)]);
     say(&|node| {
         node.inputs.own_use = true;
         node.decide();
@@ -513,7 +578,7 @@ fn every_state_and_reason_reads_as_a_person_would_say_it() {
     say(&|node| {
         node.inputs.presence = PresenceReading::Active { since: node.now.monotonic };
         node.settings.windows = "22:00-07:00".parse().unwrap();
-        node.inputs.hottest_c = Some(81);
+        node.inputs.temperatures = vec![celsius(81)];
     });
     insta::assert_snapshot!(said.join("\n"));
 }

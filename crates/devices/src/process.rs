@@ -3,6 +3,44 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
+/// One run of a process, so that it is known again: its number may be given to another once it has ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessRun {
+    /// Its number.
+    pub pid: u32,
+    /// When it began, in the kernel's ticks since the machine started.
+    began: u64,
+    /// The start of the machine that it runs in.
+    boot: String,
+}
+
+impl ProcessRun {
+    /// The run of a process that runs now; `None` where there is none, or the system tells nothing of it.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let (began, boot) = system::began(pid)?;
+        Some(Self { pid, began, boot })
+    }
+
+    /// Whether it still goes on.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+}
+
+/// The runs of the processes that listen on a TCP port of this machine and of all that they started; where these cannot be
+/// seen, of every process of the user who listens there, so that none that serves is missing. `None` where that is not
+/// certain: nobody listens, the system is not Linux, or it is root who listens, which is also the door of a container
+/// whose processes are somebody else's.
+#[must_use]
+pub fn runs_serving(port: u16) -> Option<BTreeSet<ProcessRun>> {
+    let all = serving(port).or_else(|| system::of_plain_listener(port))?;
+    Some(all.into_iter().filter_map(ProcessRun::of).collect())
+}
+
 /// The processes that listen on a TCP port of this machine, and all that they started. `None` where that cannot be seen:
 /// nobody listens, it is another user's or a container's, or the system is neither Linux nor Windows. Takes milliseconds: not for an async thread.
 #[must_use]
@@ -44,6 +82,14 @@ mod system {
 
     pub(super) fn of_listener(_port: u16) -> BTreeSet<u32> {
         BTreeSet::new()
+    }
+
+    pub(super) fn of_plain_listener(_port: u16) -> Option<BTreeSet<u32>> {
+        None
+    }
+
+    pub(super) fn began(_pid: u32) -> Option<(u64, String)> {
+        None
     }
 
     pub(super) fn is_here(_pid: u32) -> bool {
@@ -90,13 +136,33 @@ mod system {
     }
 
     pub(super) fn of_listener(port: u16) -> BTreeSet<u32> {
-        let users: BTreeSet<u32> =
-            tables().iter().flat_map(|table| listeners(table, port)).map(|it| it.user).collect();
+        of_users(&who_listens(port))
+    }
+
+    /// Nobody's where root listens.
+    pub(super) fn of_plain_listener(port: u16) -> Option<BTreeSet<u32>> {
+        const ROOT: u32 = 0;
+        let users = who_listens(port);
+        (!users.is_empty() && !users.contains(&ROOT)).then(|| of_users(&users))
+    }
+
+    fn who_listens(port: u16) -> BTreeSet<u32> {
+        tables().iter().flat_map(|table| listeners(table, port)).map(|it| it.user).collect()
+    }
+
+    fn of_users(users: &BTreeSet<u32>) -> BTreeSet<u32> {
         let user = |id: &u32| Some(fs::metadata(format!("/proc/{id}")).ok()?.uid());
         if users.is_empty() {
             return BTreeSet::new();
         }
         processes().filter(|id| user(id).is_some_and(|user| users.contains(&user))).collect()
+    }
+
+    /// When a process began, and in which run of the machine.
+    pub(super) fn began(pid: u32) -> Option<(u64, String)> {
+        let began = start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some((began, boot.trim().to_owned()))
     }
 
     pub(super) fn is_here(pid: u32) -> bool {
@@ -146,6 +212,14 @@ mod system {
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
     }
 
+    /// `starttime`, the twentieth field after the name (proc(5), field 22). None of a process that has ended and was not
+    /// waited for yet.
+    fn start(stat: &str) -> Option<u64> {
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        fields.nth(18)?.parse().ok().filter(|_| !matches!(state, "Z" | "X"))
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -176,6 +250,20 @@ mod tests {
     fn waiting() -> Child {
         let program: &[&str] = if cfg!(windows) { &["cmd", "/c", "pause"] } else { &["cat"] };
         Command::new(program[0]).args(&program[1..]).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    #[test]
+    fn a_run_is_over_when_its_process_ends() {
+        let mut child = waiting();
+        let run = ProcessRun::of(child.id()).unwrap();
+        assert!(run.goes_on());
+        let kept: ProcessRun = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
+        assert_eq!(kept, run, "it is known again after a restart of this program");
+        let another = ProcessRun { began: run.began + 1, ..run.clone() };
+        assert!(!another.goes_on(), "the number alone says nothing");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!run.goes_on());
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use idlewatt_control::{EnergySplit, Event, Gpu, Sample};
-use idlewatt_core::device::GpuReading;
+use idlewatt_core::device::{GpuReading, Temperature};
 use idlewatt_core::meter::{Baselines, Meter, Place, Purpose, Split, Task, Tokens};
-use idlewatt_core::policy::{Cause, Reason};
+use idlewatt_core::policy::{Cause, Reason, THERMAL_HYSTERESIS_C};
 use idlewatt_devices::{Finding, Places, Sensors, may_serve, serving};
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Label, Milliwatts, RequestId, Usage};
@@ -71,11 +71,11 @@ impl Cards {
         seen.read_at = None;
     }
 
-    /// Of the cards that share, °C.
-    pub(crate) fn hottest_c(&self, settings: &Settings) -> Option<i32> {
+    /// Of the cards that share.
+    pub(crate) fn temperatures(&self, settings: &Settings) -> Vec<Temperature> {
         let state = lock(&self.state);
         let on = state.latest.iter().filter(|it| settings.is_on(&it.id));
-        on.filter_map(|it| it.temperature_c).max()
+        on.filter_map(|it| Some(Temperature { card: it.id.clone(), celsius: it.temperature_c? })).collect()
     }
 
     /// Power of all cards now, where any tells.
@@ -311,11 +311,11 @@ impl Node {
             return;
         }
         let config = self.config();
-        let limit = config.settings().policy.thermal_limit_c;
-        let hot = |it: i32| it + idlewatt_core::policy::THERMAL_HYSTERESIS_C >= limit;
+        let limits = &config.settings().policy.thermal;
+        let hot = |it: &Temperature| it.celsius + THERMAL_HYSTERESIS_C >= limits.of(&it.card);
         let is_said = |it: &Reason| matches!(it.cause, Cause::TooHot { .. });
         let said = self.standing.borrow().decision.reasons.iter().any(is_said);
-        if said || self.cards.hottest_c(config.settings()).is_some_and(hot) {
+        if said || self.cards.temperatures(config.settings()).iter().any(hot) {
             self.decide();
         }
         let now = clock::now();

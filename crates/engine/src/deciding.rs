@@ -113,7 +113,7 @@ impl Node {
             share_now_until: *self.share_now_until.borrow(),
             machine: *self.machine.states().borrow(),
             foreign: self.others.told(),
-            hottest_c: self.cards.hottest_c(self.config().settings()),
+            temperatures: self.cards.temperatures(self.config().settings()),
             power: self.governing.stops_sharing(),
             own_use: self.own_use_lasts(),
             shared,

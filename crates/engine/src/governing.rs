@@ -263,7 +263,7 @@ impl Node {
         };
         let limits = Settings {
             machine_cap: settings.machine_cap,
-            thermal_limit_c: settings.policy.thermal_limit_c,
+            thermal: settings.policy.thermal.clone(),
             hot_spot_limit_c: settings.hot_spot_c,
             fan_limit: settings.fan_limit,
             quiet_hours: settings.quiet_hours.clone(),
@@ -305,7 +305,7 @@ impl Node {
         let cards = || inputs.cards.iter().map(|it| it.reading.id.as_str());
         for (service, admission) in inputs.services.iter().zip(&mut decision.services) {
             if cards().any(|card| !settings.is_on(card) && service.place.covers(card)) {
-                (admission.slots, admission.longest, admission.next) = (0, None, None);
+                (admission.slots, admission.next) = (0, None);
                 admission.refusal = Some(Refusal::Off);
                 if service.running > 0 {
                     decision.effects.push(Effect::Cut { service: service.id.clone(), why: Refusal::Off });

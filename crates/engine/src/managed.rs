@@ -187,7 +187,11 @@ impl Node {
         let (launch, plan) = self.launch(wanted).await?;
         let how = plan.as_ref().map(ToString::to_string);
         self.own_server.start(&launch, plan).await.map_err(|error| not_started(&launch, &error))?;
-        tracing::info!(ms = begun.elapsed().as_millis(), how, "the node's own model server runs");
+        let took = begun.elapsed();
+        tracing::info!(ms = took.as_millis(), how, "the node's own model server runs");
+        for row in self.own_server.url().map_or_else(Vec::new, |url| self.services.woke(&url, took)) {
+            drop(self.store.put_service(row));
+        }
         self.look.notify_one();
         Ok(())
     }

@@ -191,30 +191,72 @@ async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Result<Re
         Some(Step::End(End { message, .. })) => return Err(unavailable(&message.unwrap_or_default())),
         Some(Step::Piece(_)) | None => return Err(unavailable("The engine is stopping.")),
     };
-    let body = stream::unfold((pieces, metered, head), move |(mut pieces, metered, head)| async move {
-        loop {
-            match pieces.next().await? {
-                Step::Piece(piece) => {
-                    metered.went_on(&piece);
-                    if usage || !is_usage_only(&piece.bytes) {
-                        return Some((Ok::<_, std::io::Error>(piece.bytes), (pieces, metered, head)));
-                    }
-                }
-                Step::End(end) if end.outcome != Outcome::Complete => {
-                    return Some((broken(head, end), (pieces, metered, head)));
-                }
-                Step::Head(_) | Step::End(_) => {}
-            }
+    // Nothing of an answer has come before its first piece: a server may say only there that it has none.
+    let first = match pieces.next().await {
+        Some(Step::End(end)) if end.outcome != Outcome::Complete => {
+            return Err(unavailable(&end.message.unwrap_or_default()));
         }
-    });
+        Some(Step::Piece(piece)) => Some(piece),
+        _ => None,
+    };
     let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let elsewhere =
+        status.is_server_error() || first.as_ref().is_some_and(|it| is_too_long(status, &it.bytes));
+    let answering = Answering { pieces, first, metered, head, usage };
+    let body = stream::unfold(answering, |mut it| async move { Some((it.next().await?, it)) });
     let kind = if head.streaming { "text/event-stream" } else { "application/json" };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(kind)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     let response = (status, headers, Body::from_stream(body)).into_response();
-    if status.is_server_error() { Err(response) } else { Ok(response) }
+    if elsewhere { Err(response) } else { Ok(response) }
+}
+
+/// An answer of this machine's on its way to the host's program.
+struct Answering {
+    pieces: Pieces,
+    /// What came before anything went out.
+    first: Option<Piece>,
+    metered: Metered,
+    head: Head,
+    /// Whether the program asked for usage.
+    usage: bool,
+}
+
+impl Answering {
+    async fn next(&mut self) -> Option<Result<Bytes, std::io::Error>> {
+        loop {
+            let step = match self.first.take() {
+                Some(piece) => Step::Piece(piece),
+                None => self.pieces.next().await?,
+            };
+            match step {
+                Step::Piece(piece) => {
+                    self.metered.went_on(&piece);
+                    if self.usage || !is_usage_only(&piece.bytes) {
+                        return Some(Ok(piece.bytes));
+                    }
+                }
+                Step::End(end) if end.outcome != Outcome::Complete => return Some(broken(self.head, end)),
+                Step::Head(_) | Step::End(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether a refusal says that prompt and answer do not fit the model's context: another machine's may be longer.
+fn is_too_long(status: StatusCode, body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: Coded,
+    }
+    #[derive(Deserialize)]
+    struct Coded {
+        code: Option<String>,
+    }
+    let code = || serde_json::from_slice::<Refused>(body).ok()?.error.code;
+    status.is_client_error() && code().as_deref() == Some("context_length_exceeded")
 }
 
 /// The node always asks for usage; a stream that was not asked for it does not carry the chunk.

@@ -231,8 +231,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use async_trait::async_trait;
-    use idlewatt_protocol::message::Endpoint;
-    use idlewatt_servers::{Kind, Model, ServerAnswer, ServerError};
+    use idlewatt_servers::{Call, Kind, Model, ServerAnswer, ServerError};
 
     use super::*;
 
@@ -257,13 +256,7 @@ mod tests {
         async fn busy(&self) -> Option<u32> {
             Some(self.busy.load(Ordering::Relaxed))
         }
-        async fn call(
-            &self,
-            _model: &Model,
-            _endpoint: Endpoint,
-            _body: &[u8],
-            _max_tokens: u32,
-        ) -> Result<ServerAnswer, ServerError> {
+        async fn call(&self, _model: &Model, _call: Call<'_>) -> Result<ServerAnswer, ServerError> {
             Err(ServerError::Unreachable)
         }
     }

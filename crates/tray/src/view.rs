@@ -95,11 +95,11 @@ impl From<&Status> for TrayView {
         }
         menu.push(Item::Separator);
         if status.reasons.iter().any(|reason| reason.code == PauseCode::PausedByHost) {
+            menu.push(Item::Text("Your GPU is yours".to_owned()));
             menu.push(choice("Resume sharing", Action::Resume));
         } else {
-            if matches!(status.state, State::Sharing | State::Yielding) {
-                menu.push(choice("Give my GPU back", Action::GiveBack));
-            }
+            // Paused by a rule, a model may still be loaded: there is memory to give back, and sharing would begin again.
+            menu.push(choice("Give my GPU back", Action::GiveBack));
             if status.share_now_until.is_some() {
                 menu.push(choice("Go by my rules again", Action::Resume));
             } else if status.reasons.iter().any(|reason| is_put_aside(reason.code)) {
@@ -234,6 +234,17 @@ mod tests {
         assert_eq!(label(&status(State::Paused, "Paused: a game runs.", &[PauseCode::Game])), [""; 0]);
         away.share_now_until = Some(UnixMillis(1));
         assert_eq!(label(&away), ["Go by my rules again"]);
+    }
+
+    #[test]
+    fn the_gpu_can_be_had_back_in_every_state_and_after_a_pause_by_hand_it_is_said_whose_it_is() {
+        let menu = |state, reasons: &[_]| TrayView::from(&status(state, "", reasons)).menu;
+        let gives_back = choice("Give my GPU back", Action::GiveBack);
+        for state in [State::Sharing, State::Yielding, State::Paused, State::Offline] {
+            assert!(menu(state, &[PauseCode::Game]).contains(&gives_back), "{state:?}");
+        }
+        let mine = menu(State::Paused, &[PauseCode::PausedByHost]);
+        assert!(!mine.contains(&gives_back) && mine.contains(&Item::Text("Your GPU is yours".to_owned())));
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn the_panel_reads_what_the_view_says() {
             (read.id.as_str(), read.title.as_str(), read.status.as_str()),
             ("idlewatt", "Idlewatt", "Active")
         );
-        assert_eq!(read.tooltip, "Idlewatt: Sharing: ‹b›nobody‹/b› asks.");
+        assert_eq!(read.tooltip, "Idlewatt\nSharing: ‹b›nobody‹/b› asks.");
         assert_eq!(read.icon_sizes, [16, 22, 24, 32, 48]);
         let lines: Vec<_> =
             read.menu.iter().map(|line| (line.label.as_str(), line.enabled, line.separator)).collect();
@@ -129,7 +129,7 @@ fn a_change_is_told_and_the_same_view_again_is_not() {
         timeout(PATIENCE, icons.next()).await?;
         let read = shown.read().await?;
         assert_eq!(read.status, "NeedsAttention");
-        assert_eq!(read.tooltip, "Idlewatt: Sharing. The keyring is locked.");
+        assert_eq!(read.tooltip, "Idlewatt\nSharing. The keyring is locked.");
         assert_eq!(read.menu[0].label, "Sharing. The keyring is locked.");
         assert_ne!(shown.pixmaps().await?, before);
 
@@ -165,13 +165,13 @@ fn a_panel_that_comes_later_gets_the_item() {
             timeout(PATIENCE, names.next()).await?;
         }
         let mut panel = Panel::open().await?;
-        assert_eq!(panel.item().await?.read().await?.tooltip, "Idlewatt: Offline.");
+        assert_eq!(panel.item().await?.read().await?.tooltip, "Idlewatt\nOffline.");
 
         // And again after the panel was restarted.
         drop(panel);
         let mut panel = Panel::open().await?;
         let shown: Shown = panel.item().await?;
-        assert_eq!(shown.read().await?.tooltip, "Idlewatt: Offline.");
+        assert_eq!(shown.read().await?.tooltip, "Idlewatt\nOffline.");
 
         let Tray { show, task, .. } = tray;
         drop(show);

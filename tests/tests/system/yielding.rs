@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use idlewatt_compositor::{Compositor, Order};
-use idlewatt_tests::{Card, Draws, Hub, ModelServer, Node, Process, System, claimed, until};
+use idlewatt_tests::{Bus, Card, Draws, Hub, ModelServer, Node, Process, System, claimed, until};
 use serde_json::{Value, json};
 
 use crate::managed::{node_with_its_own_server, server};
@@ -187,8 +187,7 @@ impl Need for Key {
 
 /// A program that asks the real GameMode for its machine, as games do.
 struct Game {
-    _bus: Process,
-    address: String,
+    bus: Bus,
     _daemon: Process,
     gamemode: zbus::Proxy<'static>,
     process: Process,
@@ -197,21 +196,18 @@ struct Game {
 impl Game {
     async fn start(folder: &Path) -> Self {
         const DAEMON: &str = "com.feralinteractive.GameMode";
-        let mut bus = Command::new("dbus-daemon");
-        bus.args(["--session", "--nofork", "--print-address=1"]);
-        let mut bus = Process::spawn("the message bus", &mut bus, &folder.join("bus.log"));
-        let address = format!("unix:{}", bus.line("unix:", Duration::from_secs(10)));
+        let bus = Bus::start(folder);
         let mut daemon = Command::new("gamemoded");
-        daemon.env("DBUS_SESSION_BUS_ADDRESS", &address);
+        daemon.env("DBUS_SESSION_BUS_ADDRESS", &bus.address);
         let daemon = Process::spawn("gamemoded", &mut daemon, &folder.join("gamemode.log"));
         let process = Process::spawn("a game", Command::new("sleep").arg("3000"), &folder.join("game.log"));
-        let client = zbus::connection::Builder::address(address.as_str()).unwrap().build().await.unwrap();
+        let client = zbus::connection::Builder::address(bus.address.as_str()).unwrap().build().await.unwrap();
         let asked = zbus::fdo::DBusProxy::new(&client).await.unwrap();
         let runs = || async { asked.name_has_owner(DAEMON.try_into().unwrap()).await.unwrap().then_some(()) };
         until(Duration::from_secs(10), "GameMode runs", runs).await;
         let path = "/com/feralinteractive/GameMode";
         let gamemode = zbus::Proxy::new(&client, DAEMON, path, DAEMON).await.unwrap();
-        Self { _bus: bus, address, _daemon: daemon, gamemode, process }
+        Self { bus, _daemon: daemon, gamemode, process }
     }
 
     async fn tell(&self, method: &str) {
@@ -258,7 +254,7 @@ async fn the_hotkey_ends_a_server_of_our_own_and_its_memory_is_free() {
 async fn a_game_ends_a_server_of_our_own_and_its_memory_is_free() {
     let folder = tempfile::tempdir().unwrap();
     let game = Game::start(folder.path()).await;
-    let session = vec![("DBUS_SESSION_BUS_ADDRESS", game.address.clone())];
+    let session = vec![("DBUS_SESSION_BUS_ADDRESS", game.bus.address.clone())];
     let node = Node::start_in(tempfile::tempdir().unwrap(), session);
     give_back(node, &game, "a game that began", "game").await;
 }

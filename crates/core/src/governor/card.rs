@@ -112,11 +112,6 @@ impl Governed {
         self.levels.lasting(self.steady()?)
     }
 
-    /// Whether so many are known to.
-    pub(super) fn lasts_with(&self, requests: usize) -> bool {
-        self.steady().is_some_and(|steady| self.levels.stays_below(requests, steady))
-    }
-
     /// The power that it can be at for ever: what is not measured yet is charged at the worst, and an end is foreseen.
     fn steady(&self) -> Option<Power> {
         let ((cap, _), worst) = self.cap.zip(self.worst)?;

@@ -143,20 +143,14 @@ impl<'a> Scene<'a> {
 
     /// What a service may start, with the cards that others work on now.
     pub(super) fn admission(&self, service: &Service, cards: &[&str], working: &[&str]) -> Admission {
-        let mut admission = Admission {
-            service: service.id.clone(),
-            slots: service.slots,
-            longest: None,
-            next: None,
-            refusal: None,
-        };
+        let mut admission =
+            Admission { service: service.id.clone(), slots: service.slots, next: None, refusal: None };
         if self.is_held(cards, true) {
             return admission;
         }
         let open =
             || cards.iter().filter_map(|id| self.card(id)).filter(|card| !card.held && !service.stoppable);
         let few = open().filter_map(Governed::lasting).min().and_then(|few| u32::try_from(few).ok());
-        let ever = open().all(|card| card.lasts_with(service.running as usize + 1));
         if let Some(few) = few {
             admission.slots = admission.slots.min(few);
         }
@@ -189,7 +183,6 @@ impl<'a> Scene<'a> {
             let wait = waits.into_iter().find(|it| self.lasts(&all, *it).is_none_or(|lasts| lasts >= least));
             return closed(Refusal::Used, wait);
         }
-        admission.longest = lasts.filter(|_| !ever).map(|lasts| duration(lasts - CUT_AHEAD));
         admission
     }
 

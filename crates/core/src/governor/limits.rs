@@ -94,7 +94,7 @@ impl Heat {
         let limits = [
             cap.map(|cap| (cap.0.clamp(0, GREATEST), Limit::UserCap)),
             reading.temperature_c.and_then(|reading_c| {
-                let limit_c = settings.thermal_limit_c;
+                let limit_c = settings.thermal.of(&reading.id);
                 let power = derated(core, limit_c.into(), DEGREES)?;
                 Some((power, Limit::Temperature { reading_c, limit_c }))
             }),

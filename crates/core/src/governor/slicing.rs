@@ -37,10 +37,6 @@ pub(super) struct Work<'a> {
 }
 
 impl Slicing {
-    pub(super) fn stopped(&self) -> impl Iterator<Item = &str> {
-        self.told.iter().filter(|(_, told)| told.stopped.is_some()).map(|(id, _)| id.as_str())
-    }
-
     /// Decides for every service with running requests. `in_pace`: whether the cards may have another slice.
     pub(super) fn decide<'a>(
         &mut self,

@@ -123,6 +123,11 @@ pub enum Foreign {
         /// What counts as idle, bytes.
         limit: u64,
     },
+    /// Nothing any more, and not for long enough.
+    Gone {
+        /// For how long they must not have.
+        resumes_after: Duration,
+    },
 }
 
 /// How soon shared requests that run must end when a reason begins to hold.

@@ -68,7 +68,7 @@ impl<'a> Reasons<'a> {
         &mut self,
         settings: &Settings,
         inputs: &Inputs,
-        locked: Option<Instant>,
+        left: Option<Instant>,
     ) -> Option<Cause> {
         let people = inputs.activity.remote_logins;
         if people > 0 && !settings.remote_logins {
@@ -83,9 +83,9 @@ impl<'a> Reasons<'a> {
             PresenceReading::Blind => (Cause::CannotSeeInput, None),
             PresenceReading::Active { .. } => (Cause::PersonHere { active: true, resumes_after }, None),
             PresenceReading::Idle { last_input } => {
-                let after_lock = locked.map(|locked| locked.max(last_input) + settings.resume_hysteresis);
+                let after_leaving = left.map(|left| left.max(last_input) + settings.resume_hysteresis);
                 let until =
-                    (last_input + resumes_after).min(after_lock.unwrap_or(last_input + resumes_after));
+                    (last_input + resumes_after).min(after_leaving.unwrap_or(last_input + resumes_after));
                 if until <= self.now.monotonic {
                     return None;
                 }
@@ -141,9 +141,10 @@ impl<'a> Reasons<'a> {
         self.wake_at_wall(rate.until, "the price of energy changes");
     }
 
-    pub(super) fn heat(&mut self, heat: Option<i32>, settings: &Settings, inputs: &Inputs) {
-        if let Some(reading_c) = heat {
-            self.hold(Cause::TooHot { reading_c, limit_c: settings.thermal_limit_c });
+    /// `heat`: the reading and the limit of a card that is too hot, °C.
+    pub(super) fn heat(&mut self, heat: Option<(i32, i32)>, inputs: &Inputs) {
+        if let Some((reading_c, limit_c)) = heat {
+            self.hold(Cause::TooHot { reading_c, limit_c });
         }
         // The limit above has said it already.
         let told = |stop: &PowerStop| heat.is_some() && stop.code() == PauseCode::TooHot;
@@ -197,9 +198,35 @@ impl<'a> Reasons<'a> {
         if let Some(app) = activity.call.as_ref().filter(|_| !settings.calls) {
             self.hold(Cause::InCall { app: app.clone() });
         }
-        if let Some(cause) = inputs.foreign.iter().find_map(|load| in_use(settings, load)) {
-            self.hold(cause);
+    }
+
+    /// What other programs use of the cards, or did `before`; gives which card, and when they last did.
+    pub(super) fn other_programs(
+        &mut self,
+        settings: &Settings,
+        inputs: &Inputs,
+        before: Option<(String, Instant)>,
+    ) -> Option<(String, Instant)> {
+        if let Some((card, by)) = inputs.foreign.iter().find_map(|load| in_use(settings, load)) {
+            self.hold(Cause::GpuInUse { card: card.clone(), by });
+            return Some((card, self.now.monotonic));
         }
+        let resumes_after = settings.gpu_idle_after;
+        let (card, last) = before.filter(|_| settings.gpu_load.is_some() || settings.gpu_memory.is_some())?;
+        let until = last + resumes_after;
+        if until <= self.now.monotonic {
+            return None;
+        }
+        // What the hysteresis waits for as long is told as that.
+        if resumes_after > settings.resume_hysteresis {
+            let by = Foreign::Gone { resumes_after };
+            self.hold_until(
+                Cause::GpuInUse { card: card.clone(), by },
+                until,
+                "the cards were idle for long enough",
+            );
+        }
+        Some((card, last))
     }
 
     pub(super) fn lacks(&mut self, inputs: &Inputs) {
@@ -272,11 +299,11 @@ pub(super) fn battery_too_empty(rule: Battery, supply: Option<Supply>, before: b
     }
 }
 
-fn in_use(settings: &Settings, load: &ForeignLoad) -> Option<Cause> {
+fn in_use(settings: &Settings, load: &ForeignLoad) -> Option<(String, Foreign)> {
     let busy = settings.gpu_load.zip(load.utilisation).filter(|(limit, percent)| percent > limit);
     let held = settings.gpu_memory.zip(load.vram).filter(|(limit, bytes)| bytes > limit);
     let by = busy
         .map(|(limit, percent)| Foreign::Load { percent, limit })
         .or(held.map(|(limit, bytes)| Foreign::Memory { bytes, limit }))?;
-    Some(Cause::GpuInUse { card: load.card.clone(), by })
+    Some((load.card.clone(), by))
 }

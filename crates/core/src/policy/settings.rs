@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::device::ThermalLimits;
 use crate::presence::App;
 use crate::tariff::{Money, Tariff};
 use crate::windows::{Exceptions, ShareWindows};
@@ -21,7 +22,8 @@ pub struct Settings {
     pub exceptions: Exceptions,
     /// `share.while_active`: share although a person is here.
     pub while_active: bool,
-    /// `share.locked_is_away`: behind a locked screen nobody is waited for but for the hysteresis.
+    /// `share.locked_is_away`: behind a locked screen, and while every display is off, nobody is waited for but for the
+    /// hysteresis.
     pub locked_is_away: bool,
     /// `share.remote_logins`: share although people are logged in over the network.
     pub remote_logins: bool,
@@ -39,6 +41,8 @@ pub struct Settings {
     pub gpu_load: Option<u8>,
     /// `share.gpu_memory`: up to this much memory held by other programs a card counts as idle, bytes; `None` does not look.
     pub gpu_memory: Option<u64>,
+    /// `share.gpu_idle_after`: for so long no other program must have used a card; the hysteresis holds in any case.
+    pub gpu_idle_after: Duration,
     /// `share.battery`
     pub battery: Battery,
     /// `share.lid_closed`
@@ -51,8 +55,8 @@ pub struct Settings {
     pub tariff: Option<Tariff>,
     /// `energy.max_price` of a kilowatt-hour, in the currency of the tariff.
     pub max_price: Option<Money>,
-    /// `thermal.limit`, °C.
-    pub thermal_limit_c: i32,
+    /// `thermal.limit`
+    pub thermal: ThermalLimits,
 }
 
 impl Default for Settings {
@@ -72,13 +76,14 @@ impl Default for Settings {
             apps: AppRules::default(),
             gpu_load: Some(25),
             gpu_memory: Some(4_000_000_000),
+            gpu_idle_after: Duration::from_secs(2 * 60),
             battery: Battery::Never,
             lid_closed: false,
             metered: false,
             memory_short: false,
             tariff: None,
             max_price: None,
-            thermal_limit_c: 78,
+            thermal: ThermalLimits::every(78),
         }
     }
 }

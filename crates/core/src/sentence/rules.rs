@@ -36,7 +36,7 @@ pub fn rules(settings: &Settings, active_cap: u32, now: &Now) -> Vec<String> {
             None => format!("Would stop while energy costs more than {limit}/kWh, but no price is set."),
         });
     }
-    rules.push(format!("Stops when a GPU reaches {} °C.", settings.thermal_limit_c));
+    rules.extend(heat(settings));
     let waits = !settings.idle_after.is_zero() && !settings.while_active;
     if settings.own_devices && (waits || settings.windows != ShareWindows::ALWAYS) {
         rules.push("Your own devices may ask while you are here and outside these hours.".to_owned());
@@ -77,7 +77,8 @@ fn person(settings: &Settings, active_cap: u32) -> String {
     }
     let idle = duration::words(settings.idle_after.max(settings.resume_hysteresis));
     let locked = if settings.locked_is_away && settings.idle_after > settings.resume_hysteresis {
-        format!(", or {} after you lock the screen", duration::words(settings.resume_hysteresis))
+        let settled = duration::words(settings.resume_hysteresis);
+        format!(", or {settled} after you lock the screen or the displays go off")
     } else {
         String::new()
     };
@@ -100,7 +101,20 @@ fn in_use(settings: &Settings) -> Option<String> {
     let held =
         settings.gpu_memory.map(|bytes| format!("hold more than {} GB of its memory", gigabytes(bytes)));
     let parts: Vec<String> = load.into_iter().chain(held).collect();
-    (!parts.is_empty()).then(|| format!("Stops while other programs {}.", joined(&parts)))
+    let waits = if settings.gpu_idle_after > settings.resume_hysteresis {
+        format!(", and waits until none has for {}", duration::words(settings.gpu_idle_after))
+    } else {
+        String::new()
+    };
+    (!parts.is_empty()).then(|| format!("Stops while other programs {}{waits}.", joined(&parts)))
+}
+
+/// Each limit of a card's own after that of all others.
+fn heat(settings: &Settings) -> Vec<String> {
+    let every = format!("Stops when a GPU reaches {} °C.", settings.thermal.every);
+    let each = settings.thermal.cards.iter();
+    let each = each.map(|(card, celsius)| format!("Stops when {card} reaches {celsius} °C."));
+    std::iter::once(every).chain(each).collect()
 }
 
 fn machine(settings: &Settings) -> Option<String> {

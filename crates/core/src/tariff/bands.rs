@@ -31,6 +31,14 @@ struct Band {
     micros: i64,
 }
 
+impl Tariff {
+    /// The one currency of all its prices.
+    #[must_use]
+    pub const fn currency(&self) -> Currency {
+        self.base.currency
+    }
+}
+
 impl Prices for Tariff {
     fn rate(&self, at: Timestamp, zone: &TimeZone) -> Option<Rate> {
         // Looked at again after a day at most: a band may begin on any later one.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use idlewatt_core::Now;
-use idlewatt_core::device::{GpuReading, LimitRange, Power};
+use idlewatt_core::device::{GpuReading, LimitRange, Power, ThermalLimits};
 use idlewatt_core::governor::{Card, Decision, Effect, Governor, Inputs, Service, Settings};
 use idlewatt_core::meter::Place;
 use idlewatt_core::windows::ShareWindows;
@@ -34,7 +34,7 @@ pub(crate) fn watts(watts: f64) -> Milliwatts {
 pub(crate) fn settings() -> Settings {
     Settings {
         machine_cap: None,
-        thermal_limit_c: 95,
+        thermal: ThermalLimits::every(95),
         hot_spot_limit_c: 110,
         fan_limit: None,
         quiet_hours: ShareWindows::ALWAYS,

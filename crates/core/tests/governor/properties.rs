@@ -52,7 +52,7 @@ impl Set {
     fn settings(self, machine: bool) -> idlewatt_core::governor::Settings {
         let mut settings = settings();
         settings.machine_cap = machine.then(|| watts(self.machine));
-        settings.thermal_limit_c = self.celsius;
+        settings.thermal.every = self.celsius;
         settings.hot_spot_limit_c = self.hot_spot;
         settings.fan_limit = Some(self.fan);
         settings.daily_energy = Some(Millijoules(self.day * 1_000));
@@ -146,7 +146,7 @@ proptest! {
             let services = [Service { id: "it".into(), place, stoppable, slots: 8, running }];
             let mut settings = settings();
             settings.machine_cap = machine.map(Milliwatts);
-            settings.thermal_limit_c = celsius;
+            settings.thermal.every = celsius;
             settings.daily_energy = Some(Millijoules(day));
             let used = (date(2026, 11, 21), Millijoules(day));
             let cards = if pause % 7 == 0 { &cards[..0] } else { &cards[..] };

@@ -48,7 +48,10 @@ pub(crate) fn forbids(
         (machine.metered == Some(true) && !settings.metered, "the connection is metered"),
         (machine.memory_short == Some(true) && !settings.memory_short, "memory is short"),
         (machine.going_to_sleep, "the machine goes to sleep"),
-        (inputs.hottest_c >= Some(settings.thermal_limit_c), "a card is too hot"),
+        (
+            inputs.temperatures.iter().any(|it| it.celsius >= settings.thermal.of(&it.card)),
+            "a card is too hot",
+        ),
         (
             settings.max_price.zip(price()).is_some_and(|(limit, rate)| rate.price.micros > limit.micros),
             "energy is too dear",
@@ -58,7 +61,9 @@ pub(crate) fn forbids(
 }
 
 fn is_here(settings: &Settings, inputs: &Inputs, now: &Now) -> bool {
-    let locked = settings.locked_is_away && inputs.activity.locked == Some(true);
+    let screen = &inputs.activity;
+    let locked =
+        settings.locked_is_away && (screen.locked == Some(true) || screen.displays_off == Some(true));
     match inputs.presence {
         PresenceReading::Headless => false,
         PresenceReading::Active { .. } | PresenceReading::Blind => true,

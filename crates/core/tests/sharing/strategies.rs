@@ -115,14 +115,14 @@ pub(crate) fn rules(start: &Now) -> impl Strategy<Value = Rules> + use<> {
 pub(crate) fn rest() -> impl Strategy<Value = Settings> {
     let person = (select(&[0_u64, 1, 90, 600, 1500][..]), 0_u64..600, any::<(bool, bool, bool)>());
     let programs = (any::<(bool, bool, bool)>(), select(&["blender=cap, obs=cap", "blender, obs=cap"][..]));
-    let cards =
-        (proptest::option::of(5_u8..60), proptest::option::of(1_000_000_000_u64..6_000_000_000), 65_i32..88);
+    let memory = proptest::option::of(1_000_000_000_u64..6_000_000_000);
+    let cards = (proptest::option::of(5_u8..60), memory, select(&[0_u64, 120, 1200][..]), 65_i32..88);
     let battery = Union::new([Just(Battery::Never).boxed(), (0_u8..=100).prop_map(Battery::From).boxed()]);
     let machine = (battery, any::<(bool, bool, bool)>(), price());
     (person, programs, cards, machine).prop_map(|(person, programs, cards, machine)| {
         let (idle, hysteresis, (while_active, locked_is_away, remote_logins)) = person;
         let ((games, full_screen, calls), apps) = programs;
-        let (gpu_load, gpu_memory, thermal_limit_c) = cards;
+        let (gpu_load, gpu_memory, gpu_idle, thermal_limit_c) = cards;
         let (battery, (lid_closed, metered, memory_short), max_price) = machine;
         Settings {
             idle_after: Duration::from_secs(idle),
@@ -136,7 +136,8 @@ pub(crate) fn rest() -> impl Strategy<Value = Settings> {
             apps: apps.parse().unwrap(),
             gpu_load,
             gpu_memory,
-            thermal_limit_c,
+            gpu_idle_after: Duration::from_secs(gpu_idle),
+            thermal: idlewatt_core::device::ThermalLimits::every(thermal_limit_c),
             battery,
             lid_closed,
             metered,
@@ -166,10 +167,11 @@ pub(crate) fn trace() -> impl Strategy<Value = Vec<(u64, Event)>> {
 /// One or two things that come and go, seconds after each other; none of them by command of the host.
 pub(crate) fn flapping() -> impl Strategy<Value = Vec<(u64, Event)>> {
     use Event::*;
-    const KINDS: [fn(bool) -> Event; 14] = [
+    const KINDS: [fn(bool) -> Event; 15] = [
         |on| if on { Input } else { Quiet },
         |on| if on { Blind } else { NobodyLoggedIn },
         Locked,
+        DisplaysOff,
         Game,
         FullScreen,
         Call,
@@ -200,6 +202,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         Just(NobodyLoggedIn).boxed(),
         Just(Blind).boxed(),
         flag(Locked),
+        flag(DisplaysOff),
         flag(Game),
         flag(FullScreen),
         flag(Call),

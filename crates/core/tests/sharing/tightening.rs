@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use idlewatt_core::device::ThermalLimits;
 use idlewatt_core::policy::{Battery, Policy, Settings, State};
 use proptest::prelude::*;
 
@@ -59,11 +60,12 @@ fn apart(one: &Settings, other: &Settings, windows: (usize, usize)) -> (Settings
             max_price: price
                 .and_then(|micros| i64::try_from(micros).ok())
                 .and_then(|micros| known.map(|it| idlewatt_core::tariff::Money { micros, ..it })),
-            thermal_limit_c: if strict {
-                one.thermal_limit_c.min(other.thermal_limit_c)
+            gpu_idle_after: longer(one.gpu_idle_after, other.gpu_idle_after),
+            thermal: ThermalLimits::every(if strict {
+                one.thermal.every.min(other.thermal.every)
             } else {
-                one.thermal_limit_c.max(other.thermal_limit_c)
-            },
+                one.thermal.every.max(other.thermal.every)
+            }),
             ..one.clone()
         }
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idlewatt_core::Now;
-use idlewatt_core::device::ForeignLoad;
+use idlewatt_core::device::{ForeignLoad, Temperature};
 use idlewatt_core::machine::Supply;
 use idlewatt_core::now::Deadline;
 use idlewatt_core::policy::{HostPause, Inputs};
@@ -21,6 +21,7 @@ pub(crate) enum Event {
     /// The source of input is lost.
     Blind,
     Locked(bool),
+    DisplaysOff(bool),
     Game(bool),
     FullScreen(bool),
     Call(bool),
@@ -51,6 +52,7 @@ impl Event {
             Self::NobodyLoggedIn => inputs.presence = PresenceReading::Headless,
             Self::Blind => inputs.presence = PresenceReading::Blind,
             Self::Locked(on) => activity.locked = Some(on),
+            Self::DisplaysOff(off) => activity.displays_off = Some(off),
             Self::Game(on) => activity.games = on.then(|| app("a game")).into_iter().collect(),
             Self::FullScreen(on) => activity.full_screen = on.then(|| app("a film")),
             Self::Call(on) => activity.call = on.then(|| app("a call")),
@@ -73,7 +75,7 @@ impl Event {
             Self::Metered(on) => inputs.machine.metered = Some(on),
             Self::MemoryShort(on) => inputs.machine.memory_short = Some(on),
             Self::Sleep(on) => inputs.machine.going_to_sleep = on,
-            Self::Heat(celsius) => inputs.hottest_c = Some(celsius),
+            Self::Heat(reading) => inputs.temperatures = vec![celsius(reading)],
             Self::OwnUse(on) => inputs.own_use = on,
             Self::Pause(seconds) => {
                 inputs.pause = Some(HostPause { until: seconds.map(deadline) });
@@ -87,11 +89,15 @@ impl Event {
     }
 }
 
+fn celsius(celsius: i32) -> Temperature {
+    Temperature { card: "GPU-0".into(), celsius }
+}
+
 /// A machine that shares unless something speaks against it.
 pub(crate) fn ready() -> Inputs {
     Inputs {
         presence: PresenceReading::Headless,
-        hottest_c: Some(50),
+        temperatures: vec![celsius(50)],
         shared: 1,
         ready: 1,
         joined: 1,

@@ -27,7 +27,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use url::Url;
 
-use super::broken_event;
+use super::{broken_event, is_too_long};
 use crate::node::{Node, lock};
 
 /// A hub that takes no connection within this time is passed over.
@@ -105,7 +105,8 @@ impl Node {
         let key = self.account_key(row).await?;
         let mut silent = Refusal::silent(row, "it has no address that may be used");
         for url in addresses(row) {
-            let client = self.hubs.client(row.key, &url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
+            let client =
+                self.hubs.client(row.key, &url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
             let mut request = client.post(at(&url, endpoint.path())).bearer_auth(&key);
             for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with("x-idlewatt-")) {
                 request = request.header(name, value);
@@ -122,10 +123,14 @@ impl Node {
                 // Asked for anew next time; then the hub says why it is not given.
                 lock(&self.hubs.keys).remove(&row.id);
             }
-            // What is wrong with the request itself is wrong everywhere.
-            let final_word =
-                answer.status().is_success() || matches!(answer.status().as_u16(), 400 | 413 | 422);
-            return if final_word { Ok(passed_on(row, answer)) } else { Err(Refusal::of(row, answer).await) };
+            if answer.status().is_success() {
+                return Ok(passed_on(row, answer));
+            }
+            let refusal = Refusal::of(row, answer).await;
+            // What is wrong with the request itself is wrong everywhere; another hub's model may have a longer context.
+            let final_word = matches!(refusal.status.as_u16(), 400 | 413 | 422)
+                && !is_too_long(refusal.status, &refusal.body);
+            return if final_word { Ok(refusal.into_response()) } else { Err(refusal) };
         }
         Err(silent)
     }
@@ -151,7 +156,8 @@ impl Node {
         let statement = NodeKey::of(&key, row.key, holds).sign(&known.key);
         let mut silent = Refusal::silent(row, "it has no address that may be used");
         for url in addresses(row) {
-            let client = self.hubs.client(row.key, &url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
+            let client =
+                self.hubs.client(row.key, &url).map_err(|error| Refusal::silent(row, &error.to_string()))?;
             let request = client.post(at(&url, "/node/v1/keys")).json(&statement).timeout(FACTS);
             match request.send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(key),

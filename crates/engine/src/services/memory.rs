@@ -1,9 +1,10 @@
 //! Who loaded a model, when it was asked for last, and so whether its memory may be given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use idlewatt_devices::ProcessRun;
 use idlewatt_protocol::limits::FIRST_TOKEN_TIMEOUT;
 use idlewatt_servers::{Model, ModelServer, is_loopback};
 use idlewatt_store::ServiceRow;
@@ -20,9 +21,15 @@ const LOADED: Duration = FIRST_TOKEN_TIMEOUT;
 pub(super) struct Loaded {
     /// It was cold when shared work came: what is loaded is there for sharing.
     for_sharing: bool,
+    /// Its server's processes when shared work came to the cold model, where each load is a process of its own.
+    before: Option<BTreeSet<ProcessRun>>,
+    /// Those that its server started since then, the one that holds the model among them: while all of them go on, it is
+    /// the same load, whichever engine asks. Empty where that is not known.
+    pub(super) processes: BTreeSet<ProcessRun>,
     /// Nobody asked since; `None` before its server was seen.
     asked: Option<Instant>,
-    /// A server of the node's own that rests: whoever asks wakes it.
+    /// A server of the node's own that rests, or was not looked at since: whoever asks wakes it, and what was seen of it
+    /// stays on offer.
     pub(super) rests: bool,
 }
 
@@ -40,17 +47,32 @@ pub(crate) struct Releasable {
 }
 
 impl Loaded {
-    /// What a look at its server showed. A model that went cold is nobody's.
+    /// As an engine before this one left it.
+    pub(super) fn kept(processes: BTreeSet<ProcessRun>) -> Self {
+        Self { processes, ..Self::default() }
+    }
+
+    /// What a look at its server showed. A model that went cold is nobody's, and one that was loaded anew is whose it is.
     pub(super) fn seen(&mut self, was: Option<bool>, warm: bool, now: Instant) {
         let long_ago = self.asked.is_none_or(|asked| now.saturating_duration_since(asked) > LOADED);
-        if !warm && (was == Some(true) || long_ago) {
+        let anew = warm && !self.processes.is_empty() && !self.is_the_same_load();
+        if !warm && (was == Some(true) || long_ago) || anew {
             self.for_sharing = false;
+            self.before = None;
+            self.processes.clear();
         }
+        // An engine before this one had it loaded.
+        self.for_sharing |= was.is_none() && warm && !self.processes.is_empty();
         if was != Some(true) && warm || was.is_none() {
             // Whoever loaded it may be about to use it.
             self.asked = self.asked.max(Some(now));
         }
         self.rests &= !warm;
+    }
+
+    /// Whether what shared work loaded is what is loaded now, as far as that can be seen.
+    fn is_the_same_load(&self) -> bool {
+        self.processes.iter().all(ProcessRun::goes_on)
     }
 }
 
@@ -60,8 +82,14 @@ impl Known {
         self.loaded.rests
     }
 
+    fn took_to_load(&mut self, took: Duration) -> Option<ServiceRow> {
+        self.seen.as_mut()?.load_ms = u32::try_from(took.as_millis()).ok();
+        self.model.warm = true;
+        Some(self.row())
+    }
+
     fn may_be_released(&self) -> bool {
-        self.loaded.for_sharing || self.may_unload
+        self.may_unload || self.loaded.for_sharing && self.loaded.is_the_same_load()
     }
 
     /// Whether its model is loaded, or being loaded for shared work.
@@ -92,13 +120,41 @@ impl Services {
         }
     }
 
+    /// Its model is cold, and shared work is about to have it loaded by these processes and those that they will start.
+    pub(crate) fn will_load(&self, id: &str, processes: Option<BTreeSet<ProcessRun>>) {
+        if let Some(known) = self.locked().get_mut(id) {
+            known.loaded.processes.clear();
+            // Who came first may have begun it already: what began since then, and not since now, holds the model.
+            known.loaded.before = known.loaded.before.take().or(processes);
+        }
+    }
+
+    /// The port of the server that loaded a model for shared work, while it is not known in which processes.
+    pub(crate) fn loaded_somewhere(&self, id: &str) -> Option<u16> {
+        let services = self.locked();
+        let known = services.get(id)?;
+        known.loaded.before.as_ref().filter(|_| known.loaded.for_sharing)?;
+        known.url.port_or_known_default()
+    }
+
+    /// The processes of the server that loaded a model for shared work. Gives what to keep, so that the next engine knows
+    /// the model for sharing's too.
+    pub(crate) fn loaded_in(&self, id: &str, processes: &BTreeSet<ProcessRun>) -> Option<ServiceRow> {
+        let mut services = self.locked();
+        let known = services.get_mut(id).filter(|it| it.loaded.for_sharing)?;
+        let new: BTreeSet<ProcessRun> =
+            processes.difference(known.loaded.before.as_ref()?).cloned().collect();
+        if new.is_empty() {
+            return None;
+        }
+        known.loaded.before = None;
+        known.loaded.processes = new;
+        Some(known.row())
+    }
+
     /// A cold model took this long to be loaded. Gives what to keep.
     pub(crate) fn took_to_load(&self, id: &str, took: Duration) -> Option<ServiceRow> {
-        let mut services = self.locked();
-        let known = services.get_mut(id)?;
-        known.seen.as_mut()?.load_ms = u32::try_from(took.as_millis()).ok();
-        known.model.warm = true;
-        Some(known.row())
+        self.locked().get_mut(id)?.took_to_load(took)
     }
 
     /// What may be unloaded of servers on this machine other than the node's `own`.
@@ -146,8 +202,16 @@ impl Services {
     pub(crate) fn released(&self, id: &str) {
         if let Some(known) = self.locked().get_mut(id) {
             known.model.warm = false;
-            known.loaded.for_sharing = false;
+            known.loaded =
+                Loaded { asked: known.loaded.asked, rests: known.loaded.rests, ..Loaded::default() };
         }
+    }
+
+    /// The node's own server at this address rested and runs again, after this long. Gives what to keep.
+    pub(crate) fn woke(&self, url: &Url, took: Duration) -> Vec<ServiceRow> {
+        let mut services = self.locked();
+        let its = services.values_mut().filter(|it| it.url == *url && it.loaded.rests);
+        its.filter_map(|it| it.took_to_load(took)).collect()
     }
 
     /// The node's own server at this address rests: what it was seen to do stays on offer, cold. Gives whether anything

@@ -25,6 +25,15 @@ const ANSWERED: Duration = Duration::from_secs(10);
 /// far, within these.
 const LOOK: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
+/// What memory is freed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// A yield: a person or their program waits for it.
+    Now,
+    /// Standby: nobody does. It gives way to a yield, and to whoever uses the server.
+    Whenever,
+}
+
 /// One server to be freed.
 enum Target {
     Own(Arc<Managed>),
@@ -58,7 +67,7 @@ impl Node {
         }
         tracing::info!(?cause, servers = targets.len(), "freeing memory");
         let power = self.cards.power();
-        let outcomes = join_all(targets.into_iter().map(|it| self.free_one(it, true))).await;
+        let outcomes = join_all(targets.into_iter().map(|it| self.free_one(it, Wanted::Now))).await;
         for it in outcomes.iter().flatten() {
             account.note(it.at, step(it));
         }
@@ -77,11 +86,12 @@ impl Node {
         self.tell_yield(account);
     }
 
-    /// Unloads what nobody asked for. It is no yield: nobody waits.
+    /// Unloads what nobody asked for. It is no yield: nobody waits, and a yield does not wait for it.
     pub(super) async fn free_idle(self: Arc<Self>, idle: Vec<Releasable>) {
-        let _turn = self.giving_back.freeing.lock().await;
-        let outcomes =
-            join_all(idle.into_iter().map(|it| self.free_one(Target::Others(Box::new(it)), false))).await;
+        // While a yield frees, it frees these too.
+        let Ok(_turn) = self.giving_back.freeing.try_lock() else { return };
+        let targets = idle.into_iter().map(|it| Target::Others(Box::new(it)));
+        let outcomes = join_all(targets.map(|it| self.free_one(it, Wanted::Whenever))).await;
         let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
         for it in &outcomes {
             tracing::info!(server = %it.name, verdict = ?it.verdict, "unloaded for want of demand");
@@ -90,8 +100,8 @@ impl Node {
         self.services_changed();
     }
 
-    /// `None` where sharing resumed meanwhile and nothing is wanted any more.
-    async fn free_one(self: &Arc<Self>, target: Target, wanted: bool) -> Option<Outcome> {
+    /// `None` where it is not wanted any more, or not so.
+    async fn free_one(self: &Arc<Self>, target: Target, wanted: Wanted) -> Option<Outcome> {
         let (whose, name, beside) = match &target {
             Target::Own(_) => (Whose::Own, "Your own model server".to_owned(), 1),
             Target::Others(it) => (Whose::Others, it.server.label(), it.beside),
@@ -107,31 +117,47 @@ impl Node {
             Some(port) if whose == Whose::Others => self.cards.processes_of(port).await,
             _ => BTreeSet::new(),
         };
-        let (memory, begun) = (self.giving_back.memory(), Instant::now());
+        let (mut memory, begun) = (self.giving_back.memory(), Instant::now());
         let first = self.sight(&target, &processes).await;
         let (mut unloading, mut order) = Unloading::begin(whose, beside, first, Instant::now());
         let verdict = loop {
-            match order {
-                Order::Ask => {
-                    let Target::Others(it) = &target else { break Verdict::Refused };
-                    let answer = timeout(ANSWERED, it.server.unload(&it.model)).await;
-                    order = unloading.answered(as_answer(answer.ok()), Instant::now());
-                    continue;
-                }
-                // The memory that was asked back has told whoever runs it.
-                Order::End | Order::Look | Order::LookLater => {}
-                Order::Done(verdict) => break verdict,
-            }
             let pause = (begun.elapsed() / 10).clamp(LOOK[0], LOOK[1]);
-            if let Target::Own(managed) = &target {
-                drop(timeout(pause, managed.ended()).await);
-            } else {
-                tokio::time::sleep(pause).await;
+            let step = async {
+                match (&target, order) {
+                    (Target::Others(it), Order::Ask) => {
+                        let answer = timeout(ANSWERED, it.server.unload(&it.model)).await;
+                        Some(as_answer(answer.ok()))
+                    }
+                    // The memory that was asked back has told whoever runs it.
+                    (Target::Own(managed), _) => {
+                        drop(timeout(pause, managed.ended()).await);
+                        None
+                    }
+                    (Target::Others(_), _) => {
+                        tokio::time::sleep(pause).await;
+                        None
+                    }
+                }
+            };
+            let (answer, overtaken) = tokio::select! {
+                answer = step => (answer, false),
+                _ = memory.wait_for(|it| *it == Memory::Free), if wanted == Wanted::Whenever => (None, true),
+            };
+            order = match answer {
+                Some(answer) => unloading.answered(answer, Instant::now()),
+                None => unloading.saw(self.sight(&target, &processes).await, Instant::now()),
+            };
+            if let Order::Done(verdict) = order {
+                break verdict;
             }
-            if wanted && *memory.borrow() == Memory::MayLoad {
+            let over = match wanted {
+                Wanted::Now => *memory.borrow() == Memory::MayLoad,
+                // Whoever uses it has asked for it.
+                Wanted::Whenever => overtaken || order == Order::LookLater,
+            };
+            if over {
                 return None;
             }
-            order = unloading.saw(self.sight(&target, &processes).await, Instant::now());
         };
         if let (Target::Others(it), Verdict::Freed(_) | Verdict::Unseen) = (&target, verdict) {
             self.services.released(&it.id);

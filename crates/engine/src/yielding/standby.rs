@@ -1,13 +1,15 @@
 //! Standby: what sharing loaded and nobody asked for is unloaded, and stays on offer as cold; whoever asks first waits for
 //! it to be loaded. A server of the node's own rests the same way: it does not run, and is started for whoever asks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use idlewatt_core::yielding::Memory;
+use idlewatt_devices::{ProcessRun, runs_serving};
 use idlewatt_protocol::limits::FIRST_TOKEN_TIMEOUT;
-use idlewatt_servers::Kind;
+use idlewatt_servers::{Kind, is_loopback};
 
 use crate::node::Node;
 use crate::services::Known;
@@ -53,24 +55,40 @@ impl Node {
         if known.rests() {
             self.services.asked(&known.id, false, begun);
             self.wake_own_server().await?;
-            if let Some(row) = self.services.took_to_load(&known.id, begun.elapsed()) {
-                drop(self.store.put_service(row));
-            }
             return Some(false);
         }
         // What was seen a while ago may not hold: a model that the host loaded since is the host's.
         // Of a server that does not say what it has loaded nothing is known, and nothing is unloaded.
         let says = known.server.as_ref().is_some_and(|it| it.kind() != Kind::OpenAi);
         let cold = says && !known.model.warm && self.is_cold(known).await;
+        if cold {
+            self.services.will_load(&known.id, self.processes_that_load(known).await);
+        }
         self.services.asked(&known.id, cold, begun);
         self.giving_back.again.notify_one();
         Some(cold)
     }
 
     /// Shared work at a service has ended.
-    pub(crate) fn asked(&self, service: &str) {
+    pub(crate) fn asked(self: &Arc<Self>, service: &str) {
         self.services.asked(service, false, Instant::now());
         self.giving_back.again.notify_one();
+        if let Some(port) = self.services.loaded_somewhere(service) {
+            let (node, service) = (Arc::clone(self), service.to_owned());
+            self.tasks.spawn_blocking(move || {
+                let processes = runs_serving(port).unwrap_or_default();
+                if let Some(row) = node.services.loaded_in(&service, &processes) {
+                    drop(node.store.put_service(row));
+                }
+            });
+        }
+    }
+
+    /// The processes of a server on this machine that starts another one for each load.
+    async fn processes_that_load(&self, known: &Known) -> Option<BTreeSet<ProcessRun>> {
+        let server = known.server.as_ref().filter(|it| it.loads_in_a_process() && is_loopback(it.url()))?;
+        let port = server.url().port_or_known_default()?;
+        tokio::task::spawn_blocking(move || runs_serving(port)).await.ok()?
     }
 
     async fn is_cold(&self, known: &Known) -> bool {

@@ -112,7 +112,7 @@ impl Shown {
             id: self.item.get_property("Id").await?,
             title: self.item.get_property("Title").await?,
             status: self.item.get_property("Status").await?,
-            tooltip: format!("{title}: {sentence}"),
+            tooltip: format!("{title}\n{sentence}"),
             icon_sizes: pixmaps.iter().map(|(width, ..)| *width).collect(),
             glyph: largest.2.iter().map(|byte| format!("{byte:02x}")).collect(),
             menu: self.lines().await?,
