@@ -317,12 +317,6 @@ impl Meter {
         }
     }
 
-    /// What was spent on the day of `now`.
-    #[must_use]
-    pub fn spent_today(&self, now: UnixMillis) -> MicroCredits {
-        if day_of(now) > self.day { MicroCredits::ZERO } else { self.spent }
-    }
-
     /// Days only go on: a clock that is set back gives nobody a second day's credits.
     fn turn_to(&mut self, now: UnixMillis) {
         let day = day_of(now);

@@ -17,6 +17,7 @@
 mod account;
 mod bill;
 mod check;
+mod month;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use idlewatt_protocol::{MicroCredits, RequestId, UnixMillis};
 pub use account::{AccountName, AccountNameError, Limit};
 pub use bill::{Bill, FeeRate, FeeRateError, Share, bill};
 pub use check::{Breach, KeptBalance, ReceiptFigures, check};
+pub use month::{CSV_HEAD, Month, MonthError, Statement, Tallies, Tally, kwh};
 
 /// The unique id of a posting: the request's, or 16 random bytes of a grant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,6 +139,30 @@ pub enum ReserveError {
     Range(MicroCredits),
 }
 
+/// Why a limit is not set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotLimit {
+    /// No such account.
+    #[error("there is no account {0}")]
+    UnknownAccount(AccountName),
+    /// It owes more than it then might.
+    #[error(
+        "{account} owes {owed} credits with what is under way, more than the {overdraft} it could owe then: let it earn, or \
+         allow more"
+    )]
+    Owes {
+        /// Who.
+        account: AccountName,
+        /// How much.
+        owed: MicroCredits,
+        /// How much it could.
+        overdraft: MicroCredits,
+    },
+    /// Negative, or past 2⁵³ − 1.
+    #[error("{0:?} micro-credits is outside the ledger's range: nobody can owe that")]
+    Range(MicroCredits),
+}
+
 /// Why a posting is not taken. Each but `UnknownAccount` and `Range` is a defect of the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -218,6 +244,24 @@ impl Ledger {
             limit,
             reserved: MicroCredits::ZERO,
         });
+    }
+
+    /// Changes how far an account may owe, never below what it owes now: reservations were granted under the old limit and
+    /// count as owed. Gives the old one.
+    ///
+    /// # Errors
+    /// When the account does not exist, owes more, or the limit is out of range; nothing changes then.
+    pub fn limit(&mut self, account: &AccountName, overdraft: MicroCredits) -> Result<Limit, CannotLimit> {
+        if !(0..=MAX_SAFE_INTEGER).contains(&overdraft.0) {
+            return Err(CannotLimit::Range(overdraft));
+        }
+        let standing =
+            self.accounts.get_mut(account).ok_or_else(|| CannotLimit::UnknownAccount(account.clone()))?;
+        let owed = standing.reserved - standing.balance;
+        if owed > overdraft {
+            return Err(CannotLimit::Owes { account: account.clone(), owed, overdraft });
+        }
+        Ok(std::mem::replace(&mut standing.limit, Limit::Overdraft(overdraft)))
     }
 
     /// How an account stands; `None` when there is none.

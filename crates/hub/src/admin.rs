@@ -1,4 +1,4 @@
-//! The operator's commands: what `idlewatt-hub key`, `invite`, `account`, `group` and `node` do.
+//! The operator's commands: what `idlewatt-hub key`, `invite`, `account`, `group`, `statement` and the others do.
 //!
 //! While a hub serves, it alone has the data folder, so a command goes to it through a door of that folder, `admin.sock`
 //! or on Windows a named pipe: one JSON line with a [`Command`], one with its answer. The door is its owner's only (mode
@@ -13,15 +13,22 @@ mod platform;
 mod platform;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use idlewatt_hub_core::ledger::{AccountName, FeeRate};
+use idlewatt_hub_core::allowance::KeyLimits;
+use idlewatt_hub_core::ledger::{AccountName, FeeRate, Month, Statement};
 use idlewatt_protocol::MicroCredits;
+use idlewatt_protocol::node_key::KEY_SHOWN;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-use crate::store::{self, Account, Group, Key, NewKey, Node, OpenError, Store, StoreError};
+use crate::hub::now;
+use crate::store::{
+    self, Account, Audited, BackedUp, BackupError, Group, Key, NewKey, Node, OpenError, Store, StoreError,
+    Whom,
+};
 
 pub use platform::AdminDoor;
 
@@ -40,9 +47,25 @@ pub enum Command {
         account: AccountName,
         /// From `issuance`.
         credits: MicroCredits,
+        /// What it may do.
+        limits: KeyLimits,
     },
     /// Every key's first characters.
     KeyList,
+    /// Set what a key may do, all of it.
+    KeyLimit {
+        /// Its first characters.
+        key: String,
+        /// What it may do.
+        limits: KeyLimits,
+    },
+    /// Make a key that takes another's place.
+    KeyRotate {
+        /// The old one's first characters.
+        key: String,
+        /// For how long the old one goes on, seconds.
+        grace_s: u64,
+    },
     /// Revoke a key at once.
     KeyRevoke {
         /// Its first characters.
@@ -54,6 +77,9 @@ pub enum Command {
         account: AccountName,
         /// Whether the node may make itself a key of this account.
         spends: bool,
+        /// The group that the account is put into.
+        #[serde(default)]
+        group: Option<AccountName>,
     },
     /// Every account.
     AccountList,
@@ -69,6 +95,30 @@ pub enum Command {
         /// How much; negative takes back.
         credits: MicroCredits,
     },
+    /// Stop an account from asking for anything.
+    AccountSuspend {
+        /// Which.
+        account: AccountName,
+    },
+    /// Let it ask again.
+    AccountResume {
+        /// Which.
+        account: AccountName,
+    },
+    /// Have a host's nodes refuse somebody.
+    AccountRefuse {
+        /// The host.
+        account: AccountName,
+        /// Whom.
+        whom: Whom,
+    },
+    /// Have a host's nodes answer somebody again.
+    AccountAccept {
+        /// The host.
+        account: AccountName,
+        /// Whom.
+        whom: Whom,
+    },
     /// Make a group.
     GroupCreate {
         /// Its name.
@@ -82,9 +132,55 @@ pub enum Command {
         group: AccountName,
         /// Which account.
         account: AccountName,
+        /// How far it may owe, where that is not what the group's members may.
+        #[serde(default)]
+        overdraft: Option<MicroCredits>,
+    },
+    /// Take an account out of a group.
+    GroupRemove {
+        /// Which group.
+        group: AccountName,
+        /// Which account.
+        account: AccountName,
+    },
+    /// Set what every member of a group may owe.
+    GroupLimit {
+        /// Which group.
+        group: AccountName,
+        /// How much.
+        overdraft: MicroCredits,
     },
     /// Every group.
     GroupList,
+    /// One group.
+    GroupShow {
+        /// Which.
+        group: AccountName,
+    },
+    /// Whether accounts of no group are strangers to each other.
+    StrangersShow,
+    /// Open the hub to strangers, or close it.
+    StrangersSet {
+        /// Whether it is open.
+        are_let_in: bool,
+    },
+    /// What one account, or each, gave and took in a month.
+    Statement {
+        /// Which; without, each.
+        account: Option<AccountName>,
+        /// Which month; without, this one.
+        month: Option<Month>,
+    },
+    /// Put a copy of the ledger and the hub's key aside.
+    Backup {
+        /// Into this folder, a whole path.
+        folder: PathBuf,
+    },
+    /// What operators did.
+    Audit {
+        /// How many of the newest entries.
+        most: u32,
+    },
     /// Every node that ever joined.
     NodeList,
 }
@@ -93,7 +189,41 @@ impl Command {
     /// Whether it makes sense on a folder where no hub ever was.
     #[must_use]
     pub fn begins_a_hub(&self) -> bool {
-        matches!(self, Self::KeyCreate { .. } | Self::InviteCreate { .. } | Self::GroupCreate { .. })
+        matches!(
+            self,
+            Self::KeyCreate { .. }
+                | Self::InviteCreate { .. }
+                | Self::GroupCreate { .. }
+                | Self::StrangersSet { .. }
+        )
+    }
+
+    /// Whether it changes nothing, so that it is not written down.
+    #[must_use]
+    pub fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::KeyList
+                | Self::AccountList
+                | Self::AccountShow { .. }
+                | Self::GroupList
+                | Self::GroupShow { .. }
+                | Self::NodeList
+                | Self::StrangersShow
+                | Self::Statement { .. }
+                | Self::Audit { .. }
+        )
+    }
+
+    /// As it is written down: a key is named by its first characters, whatever was given.
+    fn audited(&self) -> Value {
+        let mut written = self.clone();
+        if let Self::KeyRevoke { key } | Self::KeyLimit { key, .. } | Self::KeyRotate { key, .. } =
+            &mut written
+        {
+            *key = key.chars().take(KEY_SHOWN).collect();
+        }
+        serde_json::to_value(&written).unwrap_or_default()
     }
 }
 
@@ -105,6 +235,8 @@ pub enum Answer {
     Key(NewKey),
     /// A key that was revoked.
     Revoked(Key),
+    /// A key whose limits were set.
+    Limited(Key),
     /// Keys without the keys.
     Keys(Vec<Key>),
     /// A new invite.
@@ -122,6 +254,17 @@ pub enum Answer {
     Groups(Vec<Group>),
     /// Nodes.
     Nodes(Vec<Node>),
+    /// Whether the hub is open to strangers.
+    Strangers {
+        /// Whether it is.
+        are_let_in: bool,
+    },
+    /// Statements of one month.
+    Statements(Vec<Statement>),
+    /// A backup that holds.
+    Backup(BackedUp),
+    /// What operators did, the newest last.
+    Audit(Vec<Audited>),
 }
 
 /// Why a command was not done.
@@ -133,6 +276,9 @@ pub enum CommandError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No backup was made.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The running hub refused, in its words.
     #[error("{0}")]
     Refused(String),
@@ -151,27 +297,70 @@ enum Reply {
     Refused(String),
 }
 
-/// Does one command on an open store.
+/// Does one command on an open store, for `actor`: who asked, and which way. What changes something is written down before it
+/// is done; where it cannot be, it is not done.
 ///
 /// # Errors
 /// When the store refuses.
-pub async fn perform(store: &Store, command: Command) -> Result<Answer, StoreError> {
+pub async fn perform(store: &Store, actor: &str, command: Command) -> Result<Answer, CommandError> {
+    if command.only_looks() {
+        return act(store, command).await;
+    }
+    let entry = store.audit(actor.to_owned(), command.audited()).await?;
+    let done = act(store, command).await;
+    if let Err(error) = &done {
+        let refused = json!({ "refused": entry, "why": error.to_string() });
+        if let Err(error) = store.audit(actor.to_owned(), refused).await {
+            tracing::error!(entry, %error, "that this act was refused is not in the audit log");
+        }
+    }
+    done
+}
+
+async fn act(store: &Store, command: Command) -> Result<Answer, CommandError> {
     Ok(match command {
-        Command::KeyCreate { account, credits } => Answer::Key(store.create_key(account, credits).await?),
+        Command::KeyCreate { account, credits, limits } => {
+            Answer::Key(store.create_key(account, credits, limits).await?)
+        }
         Command::KeyList => Answer::Keys(store.keys().await?),
+        Command::KeyLimit { key, limits } => Answer::Limited(store.limit_key(key, limits).await?),
+        Command::KeyRotate { key, grace_s } => {
+            Answer::Key(store.rotate_key(key, Duration::from_secs(grace_s)).await?)
+        }
         Command::KeyRevoke { key } => Answer::Revoked(store.revoke_key(key).await?),
-        Command::InviteCreate { account, spends } => {
-            Answer::Invite { invite: store.create_invite(account, spends).await?.to_string() }
+        Command::InviteCreate { account, spends, group } => {
+            Answer::Invite { invite: store.create_invite(account, spends, group).await?.to_string() }
         }
         Command::AccountList => Answer::Accounts(store.accounts().await?),
         Command::AccountShow { account } => Answer::Account(store.account(account).await?),
         Command::AccountCredit { account, credits } => Answer::Account(store.credit(account, credits).await?),
+        Command::AccountSuspend { account } => Answer::Account(store.suspend(account, true).await?),
+        Command::AccountResume { account } => Answer::Account(store.suspend(account, false).await?),
+        Command::AccountRefuse { account, whom } => Answer::Account(store.refuse(account, whom, true).await?),
+        Command::AccountAccept { account, whom } => {
+            Answer::Account(store.refuse(account, whom, false).await?)
+        }
         Command::GroupCreate { group, overdraft } => {
             Answer::Group(store.create_group(group, overdraft).await?)
         }
-        Command::GroupAdd { group, account } => Answer::Account(store.join_group(group, account).await?),
+        Command::GroupAdd { group, account, overdraft } => {
+            Answer::Account(store.join_group(group, account, overdraft).await?)
+        }
+        Command::GroupRemove { group, account } => Answer::Account(store.leave_group(group, account).await?),
+        Command::GroupLimit { group, overdraft } => Answer::Group(store.limit_group(group, overdraft).await?),
         Command::GroupList => Answer::Groups(store.groups().await?),
+        Command::GroupShow { group } => Answer::Group(store.group(group).await?),
         Command::NodeList => Answer::Nodes(store.nodes()),
+        Command::StrangersShow => Answer::Strangers { are_let_in: store.strangers(None).await? },
+        Command::StrangersSet { are_let_in } => {
+            Answer::Strangers { are_let_in: store.strangers(Some(are_let_in)).await? }
+        }
+        Command::Statement { account, month } => {
+            let month = month.unwrap_or_else(|| Month::of(now()));
+            Answer::Statements(store.statements(account, month).await?)
+        }
+        Command::Backup { folder } => Answer::Backup(store.back_up(folder).await?),
+        Command::Audit { most } => Answer::Audit(store.audited(most).await?),
     })
 }
 
@@ -187,7 +376,7 @@ pub async fn perform_on(folder: &Path, command: Command) -> Result<Answer, Comma
         store::must_exist(folder)?;
     }
     let store = Store::open(folder, FeeRate::NONE)?;
-    Ok(perform(&store, command).await?)
+    perform(&store, "command line", command).await
 }
 
 /// Sends one command to the hub behind `door` and waits for its answer.
@@ -207,18 +396,18 @@ async fn exchange(
 }
 
 /// Answers the commands of one caller until it hangs up.
-async fn answer(store: Store, caller: impl AsyncRead + AsyncWrite) {
-    if let Err(error) = answer_lines(&store, caller).await {
+async fn answer(store: Store, actor: String, caller: impl AsyncRead + AsyncWrite) {
+    if let Err(error) = answer_lines(&store, &actor, caller).await {
         tracing::debug!(%error, "a command's answer was not taken");
     }
 }
 
-async fn answer_lines(store: &Store, caller: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+async fn answer_lines(store: &Store, actor: &str, caller: impl AsyncRead + AsyncWrite) -> io::Result<()> {
     let (reader, mut writer) = tokio::io::split(caller);
     let mut lines = BufReader::new(reader.take(MAX_COMMAND)).lines();
     while let Some(line) = lines.next_line().await? {
         let reply = match serde_json::from_str::<Command>(&line) {
-            Ok(command) => match perform(store, command).await {
+            Ok(command) => match perform(store, actor, command).await {
                 Ok(answer) => Reply::Done(answer),
                 Err(error) => Reply::Refused(error.to_string()),
             },

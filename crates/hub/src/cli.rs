@@ -1,21 +1,22 @@
 //! The command line of `idlewatt-hub`. Results go to stdout, as text or with `--json` as JSON and nothing else; all that
 //! goes wrong goes to stderr as what happened, what it means and what to do.
 
+mod operate;
 mod text;
 
+use std::io::BufWriter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use idlewatt_hub::admin::{Command as AdminCommand, CommandError, perform_on};
+use idlewatt_hub::admin::{Answer, CommandError, perform_on};
 use idlewatt_hub::serve::{Network, ServeOptions, serve};
-use idlewatt_hub::store::{OpenError, check_folder, default_folder};
-use idlewatt_hub_core::ledger::{AccountName, FeeRate};
-use idlewatt_protocol::MicroCredits;
+use idlewatt_hub::store::{ExportError, OpenError, Wanted, check_folder, default_folder, export};
+use idlewatt_hub_core::ledger::{AccountName, FeeRate, Month};
 use url::Url;
 
-use text::{check_text, json, text};
+use text::{check_text, csv_text, json, text};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -46,19 +47,28 @@ enum Command {
     Serve(Serve),
     /// API keys of consumers
     #[command(subcommand)]
-    Key(KeyCommand),
-    /// Invites for nodes
+    Key(operate::Key),
+    /// Invites for nodes and browsers
     #[command(subcommand)]
-    Invite(InviteCommand),
+    Invite(operate::Invite),
     /// Accounts and their credits
     #[command(subcommand)]
-    Account(AccountCommand),
-    /// Groups: accounts that lend to each other up to a limit
+    Account(operate::Account),
+    /// Groups: accounts that share with each other alone, and may owe up to a limit
     #[command(subcommand)]
-    Group(GroupCommand),
+    Group(operate::Group),
     /// Nodes that joined
     #[command(subcommand)]
-    Node(NodeCommand),
+    Node(operate::Node),
+    /// Whether accounts of no group share with each other
+    #[command(subcommand)]
+    Strangers(operate::Strangers),
+    /// What an account, or each, gave and took in a month
+    Statement(operate::Statement),
+    /// Put a copy of the ledger and the hub's key aside, while the hub serves or not
+    Backup(operate::Backup),
+    /// What operators did
+    Audit(operate::Audit),
     /// The ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -108,88 +118,18 @@ struct Serve {
 }
 
 #[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Make a key; it is shown once and only its hash is kept
-    Create {
-        /// Whose; made where missing
-        #[arg(long, value_name = "NAME")]
-        account: AccountName,
-        /// Credits to grant from issuance
-        #[arg(long, default_value = "0", value_parser = credits, value_name = "N")]
-        credits: MicroCredits,
-    },
-    /// Every key's first characters
-    List,
-    /// Revoke a key, at once
-    Revoke {
-        /// Its first characters, as `key list` shows them
-        key: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum InviteCommand {
-    /// Make an invite: for one node, for 24 hours
-    Create {
-        /// Whom the node will earn for; made where missing
-        #[arg(long, value_name = "NAME")]
-        account: AccountName,
-        /// The node only earns: its host's own endpoint may not spend the account's credits
-        #[arg(long)]
-        earn_only: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum AccountCommand {
-    /// Every account, the hub's own included
-    List,
-    /// One account
-    Show {
-        /// Which
-        account: AccountName,
-    },
-    /// Grant credits from issuance; a negative amount takes them back
-    Credit {
-        /// To whom
-        account: AccountName,
-        /// How many credits
-        #[arg(value_parser = credits, allow_hyphen_values = true)]
-        credits: MicroCredits,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum GroupCommand {
-    /// Make a group
-    Create {
-        /// Its name
-        group: AccountName,
-        /// Credits that each member may owe
-        #[arg(long, default_value = "0", value_parser = credits, value_name = "N")]
-        overdraft: MicroCredits,
-    },
-    /// Put an account into a group, out of the one it was in
-    Add {
-        /// Which group
-        group: AccountName,
-        /// Which account
-        account: AccountName,
-    },
-    /// Every group
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-enum NodeCommand {
-    /// Every node that ever joined
-    List,
-}
-
-#[derive(Debug, Subcommand)]
 enum LedgerCommand {
     /// Rebuild every balance, check every invariant and receipt; exits 3 on a breach
     Check,
+    /// Every transfer as CSV, or with --json one JSON object a line, oldest first
+    Export {
+        /// Those of this account only
+        #[arg(long, value_name = "NAME")]
+        account: Option<AccountName>,
+        /// Those of this month only, such as 2026-11 (UTC)
+        #[arg(long)]
+        month: Option<Month>,
+    },
 }
 
 /// Does what was asked. What is printed is in the text given back.
@@ -197,6 +137,7 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
     let data = cli.data.or_else(default_folder).ok_or_else(|| {
         anyhow::anyhow!("there is no home folder to keep the hub's data in: give one with --data")
     })?;
+    let mut csv = false;
     let command = match cli.command {
         Command::Serve(options) => {
             options.refuse_what_is_missing()?;
@@ -220,27 +161,31 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
             let text = if cli.json { serde_json::to_string(&checked)? } else { check_text(&checked) };
             return Ok((text, if checked.ok { ExitCode::SUCCESS } else { ExitCode::from(3) }));
         }
-        Command::Key(KeyCommand::Create { account, credits }) => AdminCommand::KeyCreate { account, credits },
-        Command::Key(KeyCommand::List) => AdminCommand::KeyList,
-        Command::Key(KeyCommand::Revoke { key }) => AdminCommand::KeyRevoke { key },
-        Command::Invite(InviteCommand::Create { account, earn_only }) => {
-            AdminCommand::InviteCreate { account, spends: !earn_only }
+        Command::Ledger(LedgerCommand::Export { account, month }) => {
+            let wanted = Wanted { account, month, json: cli.json };
+            export(&data, &wanted, &mut BufWriter::new(std::io::stdout().lock()))?;
+            return Ok((String::new(), ExitCode::SUCCESS));
         }
-        Command::Account(AccountCommand::List) => AdminCommand::AccountList,
-        Command::Account(AccountCommand::Show { account }) => AdminCommand::AccountShow { account },
-        Command::Account(AccountCommand::Credit { account, credits }) => {
-            AdminCommand::AccountCredit { account, credits }
+        Command::Key(it) => it.into(),
+        Command::Invite(it) => it.into(),
+        Command::Account(it) => it.into(),
+        Command::Group(it) => it.into(),
+        Command::Node(it) => it.into(),
+        Command::Strangers(it) => it.into(),
+        Command::Statement(it) => {
+            csv = it.csv;
+            it.into()
         }
-        Command::Group(GroupCommand::Create { group, overdraft }) => {
-            AdminCommand::GroupCreate { group, overdraft }
-        }
-        Command::Group(GroupCommand::Add { group, account }) => AdminCommand::GroupAdd { group, account },
-        Command::Group(GroupCommand::List) => AdminCommand::GroupList,
-        Command::Node(NodeCommand::List) => AdminCommand::NodeList,
+        Command::Backup(it) => it.command()?,
+        Command::Audit(it) => it.into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(perform_on(&data, command))?;
-    let text = if cli.json { json(&answer)? } else { text(&answer) };
+    let text = match &answer {
+        Answer::Statements(it) if csv => csv_text(it),
+        it if cli.json => json(it)?,
+        it => text(it),
+    };
     Ok((text, ExitCode::SUCCESS))
 }
 
@@ -248,7 +193,11 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
         let command = cause.downcast_ref::<CommandError>();
-        if cause.is::<OpenError>() || matches!(command, Some(CommandError::Open(_))) {
+        let exported = cause.downcast_ref::<ExportError>();
+        if cause.is::<OpenError>()
+            || matches!(command, Some(CommandError::Open(_)))
+            || matches!(exported, Some(ExportError::Open(_)))
+        {
             return ExitCode::from(4);
         }
         let io = cause.downcast_ref::<std::io::Error>();
@@ -275,32 +224,9 @@ impl Serve {
     }
 }
 
-/// Reads credits as people write them: `10`, `2.5`, at most six decimals.
-fn credits(text: &str) -> Result<MicroCredits, String> {
-    let error = || format!("{text:?} is no amount of credits: write it like 10 or 2.5, at most six decimals");
-    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
-    let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if !plain(whole) || !plain(part) || part.len() > 6 || whole.len() > 9 {
-        return Err(error());
-    }
-    let micro: i64 = format!("{whole}{part:0<6}").parse().map_err(|_| error())?;
-    Ok(MicroCredits(sign * micro))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credits_are_read_as_people_write_them() {
-        assert_eq!(credits("10"), Ok(MicroCredits(10_000_000)));
-        assert_eq!(credits("2.5"), Ok(MicroCredits(2_500_000)));
-        assert_eq!(credits("-0.000001"), Ok(MicroCredits(-1)));
-        for bad in ["", "-", "1e3", "1.0000001", "1,5", "+1", "9999999999", ".5", "1."] {
-            assert!(credits(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_command_line_is_the_contract() {
@@ -321,6 +247,28 @@ mod tests {
             "account credit a -2.5 --json",
             "group create home --overdraft 5",
             "group add home a",
+            "key create --account a --requests 60 --tokens 20000 --spend 2.5 --model m --model n:q4 --scope public",
+            "key limit iw-abcdef --scope own",
+            "key rotate iw-abcdef --grace 24h --json",
+            "invite create --account a --group home",
+            "account suspend a",
+            "account resume a",
+            "account refuse a --from b",
+            "account accept a --from-group home",
+            "group create home",
+            "group add home a --overdraft 2",
+            "group remove home a",
+            "group limit home 3",
+            "group show home --json",
+            "strangers allow",
+            "strangers forbid",
+            "strangers show --json",
+            "statement",
+            "statement a --month 2026-11 --csv",
+            "statement --json",
+            "backup /x",
+            "audit --last 10 --json",
+            "ledger export --account a --month 2026-11 --json",
             "group list --json",
             "node list --json",
             "ledger check --json",
@@ -332,6 +280,17 @@ mod tests {
             "",
             "key create",
             "key create --account no/slash",
+            "account refuse a",
+            "account refuse a --from b --from-group c",
+            "group limit home -3",
+            "group create home --overdraft -1",
+            "key create --account a --requests -1",
+            "key create --account a --spend 99999999999",
+            "key create --account a --scope galaxy",
+            "key rotate iw-abcdef --grace forever",
+            "statement --month November",
+            "statement --csv --json",
+            "audit --last -1",
             "serve --trust-proxy here",
             "serve --listen here",
             "serve --fee 101",

@@ -75,6 +75,8 @@ pub(crate) type Word = Result<(Envelope, Statement), Breach>;
 
 impl Hub {
     pub(crate) fn new(store: Store, name: String, addresses: Addresses) -> Self {
+        let mut routing = Routing::default();
+        routing.router.know((**store.directory().borrow()).clone());
         Self {
             key: PublicKey::from(store.hub_key()),
             store,
@@ -83,7 +85,7 @@ impl Hub {
             metrics: Metrics::default(),
             started: Instant::now(),
             tasks: TaskTracker::new(),
-            routing: Mutex::default(),
+            routing: Mutex::new(routing),
             fingerprint_key: RandomState::new(),
             links: Mutex::default(),
             open: Mutex::default(),

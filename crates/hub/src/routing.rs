@@ -102,6 +102,18 @@ impl Hub {
         result
     }
 
+    /// Keeps the table to who is in whose circle, for as long as the hub serves.
+    pub(crate) async fn follow_circles(&self) {
+        let mut circles = self.store.directory();
+        loop {
+            let directory = Arc::clone(&circles.borrow_and_update());
+            self.route(|routing| routing.router.know((*directory).clone()));
+            if circles.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// A slot for this where one is free, or else a place in the line: `before`, where it has had one.
     pub(crate) fn slot_or_place(
         self: &Arc<Self>,

@@ -8,12 +8,18 @@
 //! Never kept: prompts, answers, and keys or tokens themselves (only their hashes).
 
 mod accounts;
+mod audit;
+mod backup;
 mod browsers;
 mod check;
+mod circles;
+mod consumer;
 mod error;
+mod export;
 mod folder;
 mod journal;
 mod keys;
+mod months;
 mod node_keys;
 mod nodes;
 mod reports;
@@ -30,15 +36,21 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use ed25519_dalek::SigningKey;
+use idlewatt_hub_core::allowance::{Held, OverLimit};
 use idlewatt_hub_core::ledger::{AccountName, FeeRate, PostingId, ReserveError};
 use idlewatt_protocol::receipt::ReceiptFile;
-use idlewatt_protocol::{MicroCredits, PublicKey, RequestId};
+use idlewatt_protocol::{MicroCredits, PublicKey, RequestId, UnixMillis};
 use tokio::sync::oneshot;
 
-pub use accounts::{Account, Group};
+pub use accounts::Account;
+pub use audit::Audited;
+pub use backup::{BackedUp, BackupError, back_up};
 pub use browsers::NotRedeemed;
 pub use check::{Checked, check_folder};
+pub use circles::{Group, Member, Whom};
+pub use consumer::{Consumer, NotAdmitted};
 pub use error::{OpenError, StoreError};
+pub use export::{ExportError, Wanted, export};
 pub use folder::{default_folder, must_exist};
 pub use keys::{Key, NewKey};
 pub use node_keys::NotKeptKey;
@@ -46,16 +58,7 @@ pub use nodes::{Node, NodeLogin};
 pub use reports::{Keeping, KeptReport, MAX_REPORTS};
 pub use settle::{SegmentFacts, Settled, Settlement};
 
-use writer::{Job, State, Writer};
-
-/// A consumer, as its API key names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consumer {
-    /// Whose key it is.
-    pub account: AccountName,
-    /// The account's pseudonym in receipts.
-    pub pseudonym: Arc<str>,
-}
+use writer::{Job, State, Waiting, Writer};
 
 /// A handle on one data folder. Clones share it; the folder is free again when the last one is dropped, after
 /// everything that was accepted is on the disk.
@@ -110,10 +113,24 @@ impl Store {
         &self.0.state.hub_key
     }
 
-    /// Whose API key this is; `None` when it is none, or was revoked. Memory only.
+    /// Whose API key this is; `None` when it is none, was revoked, or has expired. Memory only.
     #[must_use]
     pub fn authenticate(&self, key: &str) -> Option<Consumer> {
         self.0.state.authenticate(key)
+    }
+
+    /// Counts a request of a consumer, where it may make one now. Memory only.
+    ///
+    /// # Errors
+    /// When its account is suspended or slowed down, or its key's minute is used up.
+    pub fn admit(&self, consumer: &Consumer) -> Result<(), NotAdmitted> {
+        self.0.state.admit(&consumer.account)?;
+        consumer.key.allowed.request().map_err(NotAdmitted::Over)
+    }
+
+    /// A request of this consumer came to nothing by its own doing: too many of them, and it is slowed down. Memory only.
+    pub fn wasted(&self, consumer: &Consumer) {
+        self.0.state.wasted(&consumer.account);
     }
 
     /// What an account can reserve now; 0 for an unknown one. Memory only.
@@ -128,21 +145,29 @@ impl Store {
         self.0.state.nodes().get(node).map(|node| node.account.clone())
     }
 
-    /// Sets aside the worst case of a request. Memory only; dropping the [`Reservation`] gives it back.
+    /// Sets aside the worst case of a request: `amount` of the account's credits and of its key's day, `tokens` of the key's
+    /// minute. Memory only; dropping the [`Reservation`] gives all of it back.
     ///
     /// # Errors
-    /// When the account cannot cover it, or nothing can be promised now because the disk refuses.
+    /// When the account cannot cover it, a limit of the key is in the way, or nothing can be promised now because the disk
+    /// refuses.
     pub fn reserve(
         &self,
         request: RequestId,
-        account: &AccountName,
+        consumer: &Consumer,
+        tokens: u32,
         amount: MicroCredits,
     ) -> Result<Reservation, CannotReserve> {
         if self.0.state.failing.load(Ordering::Relaxed) {
             return Err(CannotReserve::Disk);
         }
-        self.0.state.ledger().reserve(request.into(), account, amount)?;
-        Ok(Reservation { state: Arc::clone(&self.0.state), request, account: account.clone(), amount })
+        let held = consumer.key.allowed.hold(tokens, amount).map_err(CannotReserve::Over)?;
+        if let Err(error) = self.0.state.ledger().reserve(request.into(), &consumer.account, amount) {
+            consumer.key.allowed.give_back(held);
+            return Err(error.into());
+        }
+        let (state, consumer) = (Arc::clone(&self.0.state), consumer.clone());
+        Ok(Reservation { state, request, consumer, amount, held: Some(held) })
     }
 
     /// Bills a request, signs its receipt and keeps both: one posting, one receipt, one sequence number for each of its
@@ -156,7 +181,9 @@ impl Store {
     /// When the settlement contradicts its reservation, names an unknown node, or the store is closing.
     pub async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
         let (reply, settled) = oneshot::channel();
-        self.send(Job::Settle(Box::new(settlement), reply))?;
+        // Read here: the writer has enough to do.
+        let energy = settlement.segments.iter().map(|segment| settle::energy(&segment.statement)).collect();
+        self.send(Job::Settle(Waiting { settlement: Box::new(settlement), energy, reply }))?;
         settled.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -206,18 +233,23 @@ pub enum CannotReserve {
     /// The account cannot cover it (402), or does not exist.
     #[error(transparent)]
     Ledger(#[from] ReserveError),
+    /// A limit of the key is in the way (429).
+    #[error("a limit of the key is in the way")]
+    Over(OverLimit),
     /// The disk refuses, so nothing can be promised (503).
     #[error("the hub cannot write to its disk now, so it takes no requests")]
     Disk,
 }
 
-/// Credits set aside for one request. Dropping it gives them back.
+/// Credits, and what the key may still do, set aside for one request. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Reservation {
     state: Arc<State>,
     request: RequestId,
-    account: AccountName,
+    consumer: Consumer,
     amount: MicroCredits,
+    /// Until it is settled.
+    held: Option<Held>,
 }
 
 impl Reservation {
@@ -230,7 +262,7 @@ impl Reservation {
     /// Of whom.
     #[must_use]
     pub fn account(&self) -> &AccountName {
-        &self.account
+        &self.consumer.account
     }
 
     /// How much may be posted.
@@ -238,10 +270,25 @@ impl Reservation {
     pub fn amount(&self) -> MicroCredits {
         self.amount
     }
+
+    /// The row of what its key may do.
+    fn allowance(&self) -> i64 {
+        self.consumer.key.allowed.id
+    }
+
+    /// It was posted: the key used so much.
+    fn took(mut self, at: UnixMillis, tokens: u32, cost: MicroCredits) {
+        if let Some(held) = self.held.take() {
+            self.consumer.key.allowed.settle(held, at, tokens, cost);
+        }
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.consumer.key.allowed.give_back(held);
+        }
         // What is being posted, or was, is left alone.
         self.state.ledger().void(PostingId::from(self.request));
     }

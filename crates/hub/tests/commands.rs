@@ -50,7 +50,7 @@ fn keys_invites_accounts_and_groups_are_made_and_shown() {
     assert_eq!(json(data, "account show anna")["balance_ucr"], 2_000_000);
     json(data, "group create home --overdraft 5");
     assert_eq!(json(data, "group add home anna")["overdraft_ucr"], 5_000_000);
-    assert_eq!(json(data, "group list")[0]["members"][0], "anna");
+    assert_eq!(json(data, "group list")[0]["members"][0]["account"], "anna");
     assert_eq!(json(data, "node list"), Value::Array(Vec::new()));
     assert_eq!(json(data, "ledger check")["ok"], true);
     let text = String::from_utf8(hub(data, "account list").stdout).unwrap();

@@ -109,6 +109,19 @@ fn nobody_reserves_more_than_balance_and_overdraft() {
 }
 
 #[test]
+fn a_limit_is_never_set_below_what_is_owed() {
+    let mut ledger = ledger(100);
+    ledger.reserve(id(1), &name("a"), MicroCredits(60)).unwrap();
+    let refused = ledger.limit(&name("a"), MicroCredits(59)).unwrap_err();
+    assert!(matches!(refused, CannotLimit::Owes { owed: MicroCredits(60), .. }), "{refused}");
+    assert_eq!(ledger.limit(&name("a"), MicroCredits(60)), Ok(Limit::Overdraft(MicroCredits(100))));
+    assert!(ledger.reserve(id(2), &name("a"), MicroCredits(1)).is_err());
+    for (account, overdraft) in [("nobody", 1), ("a", -1), ("a", i64::MAX)] {
+        assert!(ledger.limit(&name(account), MicroCredits(overdraft)).is_err());
+    }
+}
+
+#[test]
 fn a_posting_takes_what_it_costs_and_voids_the_rest() {
     let (mut ledger, mut journal) = (ledger(100), Memory::default());
     ledger.reserve(id(1), &name("a"), MicroCredits(90)).unwrap();
@@ -214,6 +227,7 @@ enum Step {
     Void { id: u8 },
     Post { id: u8, cost: i64, to: usize, fee: i64 },
     Grant { id: u8, account: usize, amount: i64 },
+    Limit { account: usize, overdraft: i64 },
     DiskFull(bool),
 }
 
@@ -225,6 +239,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (id.clone(), 0i64..400, 0usize..3, 0i64..20)
             .prop_map(|(id, cost, to, fee)| Step::Post { id, cost, to, fee }),
         1 => (id, 0usize..3, 0i64..1000).prop_map(|(id, account, amount)| Step::Grant { id, account, amount }),
+        1 => (0usize..3, -1i64..300).prop_map(|(account, overdraft)| Step::Limit { account, overdraft }),
         1 => any::<bool>().prop_map(Step::DiskFull),
     ];
     prop::collection::vec(step, 0..80)
@@ -282,11 +297,15 @@ proptest! {
                         ledger.void(id(byte));
                     }
                 }
+                Step::Limit { account, overdraft } => {
+                    let _ = ledger.limit(&name(people[account]), MicroCredits(overdraft));
+                }
                 Step::DiskFull(full) => journal.full = full,
             }
             for account in people {
                 let standing = ledger.standing(&name(account)).unwrap();
-                prop_assert!(standing.balance.0 - standing.reserved.0 >= -overdraft);
+                let Limit::Overdraft(overdraft) = standing.limit else { panic!("{account} has no limit") };
+                prop_assert!(overdraft.0 >= 0 && standing.balance.0 - standing.reserved.0 >= -overdraft.0);
             }
         }
         let breaches = check(&mut journal, &kept(&ledger), receipts).unwrap();

@@ -33,6 +33,13 @@ impl ApiError {
         json!({ "error": { "message": message, "type": kind, "param": param, "code": code } }).to_string()
     }
 
+    /// Whether whoever asked has only itself to blame: asking again the same way comes to the same.
+    #[must_use]
+    pub fn is_the_askers(&self) -> bool {
+        matches!(self.status, 400..=499) && !matches!(self.code, "insufficient_quota" | "key_ended")
+            && (self.status != 429 || self.code != "rate_limit_exceeded" || self.retry_after.is_none())
+    }
+
     /// 401: no key, or not one of this hub's.
     #[must_use]
     pub fn invalid_api_key() -> Self {
@@ -43,6 +50,37 @@ impl ApiError {
             "The API key is not one of this hub's, or was revoked. Send `Authorization: Bearer iw-…` with a key from \
              its operator (`idlewatt-hub key create`).",
         )
+    }
+
+    /// 401, or an error chunk: the key was revoked, or its account suspended, while it was being answered.
+    #[must_use]
+    pub fn key_ended() -> Self {
+        Self::new(
+            401,
+            INVALID,
+            "key_ended",
+            "The API key was revoked, or its account suspended, while this was being answered. Only what reached you is \
+             billed. Ask the hub's operator.",
+        )
+    }
+
+    /// 403: the operator stopped this account.
+    #[must_use]
+    pub fn account_suspended() -> Self {
+        Self::new(
+            403,
+            INVALID,
+            "account_suspended",
+            "This account is suspended: it can fetch its receipts, and ask for nothing. Ask the hub's operator.",
+        )
+    }
+
+    /// 403: the key may not ask for this model.
+    #[must_use]
+    pub fn model_not_allowed(model: &str, allowed: &[String]) -> Self {
+        let message =
+            format!("This key may not ask for {:?}. It may ask for: {}.", shortened(model), allowed.join(", "));
+        Self { param: Some("model".into()), ..Self::new(403, INVALID, "model_not_allowed", message) }
     }
 
     /// 402: the account cannot cover the worst case.

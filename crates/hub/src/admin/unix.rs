@@ -51,11 +51,11 @@ impl AdminDoor {
             };
             // Root may do everything anyway.
             let peer = stream.peer_cred().map(|peer| peer.uid());
-            if !peer.is_ok_and(|uid| uid == self.owner || uid == 0) {
+            let Some(uid) = peer.ok().filter(|uid| *uid == self.owner || *uid == 0) else {
                 tracing::warn!("another user's command was not taken");
                 continue;
-            }
-            tokio::spawn(answer(self.store.clone(), stream));
+            };
+            tokio::spawn(answer(self.store.clone(), format!("command line, user {uid}"), stream));
         }
     }
 }

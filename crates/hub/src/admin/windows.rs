@@ -58,7 +58,8 @@ impl AdminDoor {
         self.next.connect().await?;
         // The next end first: without one the pipe would be gone for a moment.
         let next = ServerOptions::new().create(&self.name)?;
-        tokio::spawn(answer(self.store.clone(), std::mem::replace(&mut self.next, next)));
+        let caller = std::mem::replace(&mut self.next, next);
+        tokio::spawn(answer(self.store.clone(), "command line".to_owned(), caller));
         Ok(())
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use idlewatt_hub::admin::Answer;
-use idlewatt_hub::store::{Account, Checked};
-use idlewatt_hub_core::ledger::AccountName;
+use idlewatt_hub::store::{Account, Checked, Group, Key};
+use idlewatt_hub_core::allowance::KeyLimits;
+use idlewatt_hub_core::ledger::{AccountName, CSV_HEAD, Statement, Tally, kwh};
 use idlewatt_protocol::UnixMillis;
 
 pub(super) fn json(answer: &Answer) -> serde_json::Result<String> {
@@ -18,6 +19,13 @@ pub(super) fn json(answer: &Answer) -> serde_json::Result<String> {
         Answer::Group(it) => serde_json::to_string(it),
         Answer::Groups(it) => serde_json::to_string(it),
         Answer::Nodes(it) => serde_json::to_string(it),
+        Answer::Limited(it) => serde_json::to_string(it),
+        Answer::Strangers { are_let_in } => {
+            serde_json::to_string(&serde_json::json!({ "strangers": are_let_in }))
+        }
+        Answer::Statements(it) => serde_json::to_string(it),
+        Answer::Backup(it) => serde_json::to_string(it),
+        Answer::Audit(it) => serde_json::to_string(it),
     }
 }
 
@@ -27,34 +35,45 @@ pub(super) fn text(answer: &Answer) -> String {
             format!("{}\nThis key of {} is shown once; the hub keeps only its hash.", new.key, new.account)
         }
         Answer::Revoked(key) => format!("{}… of {} is revoked.", key.key, key.account),
-        Answer::Keys(keys) => table(
-            &["key", "account", "made", "by", "revoked"],
-            keys.iter().map(|key| {
-                let by =
-                    key.node.map_or_else(|| "operator".to_owned(), |node| format!("node {}", node.short()));
-                [
-                    format!("{}…", key.key),
-                    key.account.to_string(),
-                    day(key.created),
-                    by,
-                    maybe_day(key.revoked),
-                ]
-            }),
-        ),
+        Answer::Limited(key) => keys(std::slice::from_ref(key)),
+        Answer::Keys(list) => keys(list),
         Answer::Invite { invite } => {
             format!("{invite}\nFor one node, within 24 hours: `idlewatt join` there, or open it.")
         }
         Answer::Account(account) => accounts(std::slice::from_ref(account)),
         Answer::Accounts(list) => accounts(list),
-        Answer::Group(group) => {
-            format!("{}: each member may owe up to {} credits.", group.group, group.overdraft_ucr)
-        }
+        Answer::Group(group) => group_text(group),
         Answer::Groups(groups) => table(
-            &["group", "may owe", "members"],
+            &["group", "may owe", "together", "members"],
             groups.iter().map(|group| {
-                let members: Vec<&str> = group.members.iter().map(AccountName::as_str).collect();
-                [group.group.to_string(), group.overdraft_ucr.to_string(), members.join(", ")]
+                let members: Vec<&str> = group.members.iter().map(|it| it.account.as_str()).collect();
+                [
+                    group.group.to_string(),
+                    group.overdraft_ucr.to_string(),
+                    group.balance_ucr.to_string(),
+                    members.join(", "),
+                ]
             }),
+        ),
+        Answer::Strangers { are_let_in: true } => {
+            "Open to strangers: accounts of no group share with nobody, unless a host offers a service to all.".into()
+        }
+        Answer::Strangers { are_let_in: false } => {
+            "Closed to strangers: accounts of no group share with everyone on this hub.".into()
+        }
+        Answer::Statements(list) => statements(list),
+        Answer::Backup(it) => format!(
+            "The backup is in {} ({} KiB), and holds: {} accounts, {} postings, {} receipts.\nIt holds the hub's key too: keep \
+             it like one. To go back to it: `idlewatt-hub serve --data` on a copy of it.",
+            it.folder.display(),
+            it.bytes.div_ceil(1024),
+            it.checked.accounts,
+            it.checked.postings,
+            it.checked.receipts
+        ),
+        Answer::Audit(entries) => table(
+            &["entry", "when", "by", "what"],
+            entries.iter().map(|it| [it.seq.to_string(), day(it.at), it.actor.clone(), it.act.to_string()]),
         ),
         Answer::Nodes(nodes) => table(
             &["node", "name", "account", "program", "last seen"],
@@ -71,19 +90,135 @@ pub(super) fn text(answer: &Answer) -> String {
     }
 }
 
+fn keys(list: &[Key]) -> String {
+    table(
+        &["key", "account", "made", "by", "limits", "today", "ends"],
+        list.iter().map(|key| {
+            let by = key.node.map_or_else(|| "operator".to_owned(), |node| format!("node {}", node.short()));
+            let ends = match (key.revoked, key.expires) {
+                (Some(at), _) => format!("revoked {}", day(at)),
+                (None, expires) => maybe_day(expires),
+            };
+            [
+                format!("{}…", key.key),
+                key.account.to_string(),
+                day(key.created),
+                by,
+                limits(&key.limits),
+                key.spent_today_ucr.to_string(),
+                ends,
+            ]
+        }),
+    )
+}
+
+fn limits(limits: &KeyLimits) -> String {
+    let KeyLimits { requests_per_minute, tokens_per_minute, spend_per_day_ucr, models, scope } = limits;
+    let parts = [
+        requests_per_minute.map(|it| format!("{it} requests/min")),
+        tokens_per_minute.map(|it| format!("{it} tokens/min")),
+        spend_per_day_ucr.map(|it| format!("{it} credits/day")),
+        models.as_ref().map(|it| it.join(" ")),
+        Some(scope.to_string()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn accounts(list: &[Account]) -> String {
     table(
-        &["account", "balance", "reserved", "may owe", "group"],
+        &["account", "balance", "reserved", "may owe", "group", "remarks"],
         list.iter().map(|it| {
+            let suspended = it.suspended.map(|at| format!("suspended since {}", day(at)));
+            let refused = it.refuses.accounts.iter().chain(&it.refuses.groups).map(AccountName::as_str);
+            let refused: Vec<&str> = refused.collect();
+            let refuses = (!refused.is_empty()).then(|| format!("refuses {}", refused.join(" ")));
             [
                 it.account.to_string(),
                 it.balance_ucr.to_string(),
                 it.reserved_ucr.to_string(),
                 it.overdraft_ucr.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string()),
                 it.group.as_ref().map_or_else(String::new, ToString::to_string),
+                suspended.into_iter().chain(refuses).collect::<Vec<_>>().join(", "),
             ]
         }),
     )
+}
+
+fn group_text(group: &Group) -> String {
+    let Group { group, overdraft_ucr, members, balance_ucr } = group;
+    let mut text = format!("{group}: each member may owe up to {overdraft_ucr} credits.");
+    if members.is_empty() {
+        return text;
+    }
+    let together = match balance_ucr.0 {
+        0 => "Their balances together are 0: what one owes, another is owed.".to_owned(),
+        _ => format!("Their balances together are {balance_ucr}: the difference is with others on this hub."),
+    };
+    let rows = members
+        .iter()
+        .map(|it| [it.account.to_string(), it.balance_ucr.to_string(), it.overdraft_ucr.to_string()]);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n{}\n{together}", table(&["member", "balance", "may owe"], rows));
+    text
+}
+
+fn statements(list: &[Statement]) -> String {
+    let mut text = table(
+        &[
+            "account",
+            "month",
+            "began with",
+            "earned",
+            "paid",
+            "granted",
+            "ended with",
+            "tokens given",
+            "taken",
+            "own",
+            "kWh measured",
+        ],
+        list.iter().map(|it| {
+            let tally = &it.tally;
+            [
+                it.account.to_string(),
+                it.month.to_string(),
+                it.opening_ucr.to_string(),
+                tally.earned_ucr.to_string(),
+                tally.paid_ucr.to_string(),
+                tally.granted_ucr.to_string(),
+                it.closing_ucr.to_string(),
+                tally.given_in.saturating_add(tally.given_out).to_string(),
+                tally.taken_in.saturating_add(tally.taken_out).to_string(),
+                tally.own_tokens.to_string(),
+                measured(tally),
+            ]
+        }),
+    );
+    if let Some(first) = list.first() {
+        let words = match first.issuance_ucr.0 {
+            0 => "Nothing was granted out of nothing on this hub: what one has, others owe.".to_owned(),
+            _ => {
+                format!("issuance stands at {}: so much this hub granted out of nothing.", first.issuance_ucr)
+            }
+        };
+        let _ = write!(text, "\n{words}");
+    }
+    text
+}
+
+/// Energy, and of which part of the tokens, where it is not all.
+fn measured(tally: &Tally) -> String {
+    match (tally.measured_out, tally.given_out) {
+        (_, 0) => String::new(),
+        (0, _) => "unknown".to_owned(),
+        (part, all) if part == all => kwh(tally.measured_mj),
+        (part, all) => format!("{} for {part} of {all} tokens", kwh(tally.measured_mj)),
+    }
+}
+
+pub(super) fn csv_text(list: &[Statement]) -> String {
+    let rows = list.iter().map(Statement::csv_row);
+    std::iter::once(CSV_HEAD.to_owned()).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 pub(super) fn check_text(checked: &Checked) -> String {

@@ -89,8 +89,32 @@ impl Answering {
     }
 
     /// The next bytes for the consumer: whole events, or the whole body. `None` when it is over. Dropping the future
-    /// loses nothing.
+    /// loses nothing. A key that is revoked meanwhile ends the answer.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, ApiError>> {
+        let consumer = self.request.consumer.clone();
+        tokio::select! {
+            biased;
+            () = consumer.ended(), if !self.is_over => {
+                self.cancel();
+                Some(Err(ApiError::key_ended()))
+            }
+            next = self.step() => next,
+        }
+    }
+
+    /// Nobody takes the rest: what was delivered is settled, more is not made.
+    fn cancel(&mut self) {
+        match &self.attempt {
+            Some(attempt) if attempt.delivered > 0 => {
+                attempt.stream.cancel(attempt.delivered, CancelReason::Consumer);
+                self.hub.metrics.cancelled.add(1);
+                self.settle(Outcome::Cancelled);
+            }
+            _ => self.finish(),
+        }
+    }
+
+    async fn step(&mut self) -> Option<Result<Bytes, ApiError>> {
         while !self.is_over {
             if self.attempt.is_none()
                 && let Err(error) = self.seek().await
@@ -184,8 +208,10 @@ impl Answering {
         // Given back first: what was set aside for another node must not stand in the way.
         self.reservation = None;
         let most = asked.most(offer.context, price, self.hub.store.available(account))?;
-        let worst = price.cost(u64::from(most.prompt) + u64::from(most.completion));
-        let reservation = self.hub.store.reserve(request.id, account, worst).map_err(|error| match error {
+        let tokens = most.prompt.saturating_add(most.completion);
+        let reserved =
+            self.hub.store.reserve(request.id, &request.consumer, tokens, price.cost(tokens.into()));
+        let reservation = reserved.map_err(|error| match error {
             CannotReserve::Ledger(ReserveError::Insufficient { wanted, available, .. }) => {
                 ApiError::insufficient_quota(wanted, available, asked.max_tokens_asked.is_some())
             }
@@ -193,6 +219,7 @@ impl Answering {
                 tracing::error!(request = %request.id, %error, "a reservation contradicts the ledger");
                 ApiError::unavailable("The hub could not reserve credits for this request.", BUSY_RETRY)
             }
+            CannotReserve::Over(over) => over.into(),
             CannotReserve::Disk => ApiError::unavailable(
                 "The hub cannot write to its disk now, so it takes no requests. Its operator has to make room.",
                 SETTLING_IN,
@@ -326,14 +353,10 @@ impl Drop for Answering {
         if self.is_over {
             return;
         }
-        match &self.attempt {
-            Some(attempt) if attempt.delivered > 0 => {
-                attempt.stream.cancel(attempt.delivered, CancelReason::Consumer);
-                self.hub.metrics.cancelled.add(1);
-                self.settle(Outcome::Cancelled);
-            }
-            _ => self.finish(),
+        if self.attempt.as_ref().is_none_or(|attempt| attempt.delivered == 0) {
+            self.hub.store.wasted(&self.request.consumer);
         }
+        self.cancel();
     }
 }
 

@@ -23,6 +23,7 @@ use super::authenticate;
 use super::error::{Refusal, event};
 use super::wanted::wanted;
 use crate::hub::{Hub, clock, lock, now};
+use crate::store::{Consumer, NotAdmitted};
 
 /// The head of a stream waits this long for the first token; later the head goes out alone and errors are chunks.
 const HEAD_HOLD: Duration = Duration::from_secs(15);
@@ -83,12 +84,37 @@ async fn answer(
     if hub.is_draining() {
         return Err(ApiError::unavailable("The hub is stopping. Try again shortly.", Duration::from_secs(5)));
     }
+    hub.store.admit(&consumer).map_err(|why| match why {
+        NotAdmitted::Suspended => ApiError::account_suspended(),
+        NotAdmitted::Over(over) => over.into(),
+    })?;
+    let answered = answer_to(hub, id, endpoint, &parts.headers, body, consumer.clone()).await;
+    if let Err(error) = &answered
+        && error.is_the_askers()
+    {
+        hub.store.wasted(&consumer);
+    }
+    answered
+}
+
+async fn answer_to(
+    hub: &Arc<Hub>,
+    id: RequestId,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    body: Body,
+    consumer: Consumer,
+) -> Result<Response, ApiError> {
     let body = timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| too_slow())??;
     let asked = validate(endpoint, &body)?;
+    let limits = consumer.limits();
+    if !limits.admits(&asked.model) {
+        return Err(ApiError::model_not_allowed(&asked.model, limits.models.as_deref().unwrap_or_default()));
+    }
     let salt = Nonce(rand::random());
     let admitted = Admitted {
         id,
-        wanted: wanted(&parts.headers, &asked, &consumer, &hub.fingerprint_key)?,
+        wanted: wanted(headers, &asked, &consumer, &hub.fingerprint_key)?,
         request_commitment: commitment(&salt, &body),
         consumer,
         asked,

@@ -10,7 +10,7 @@ use idlewatt_protocol::{Price, Region, Scope};
 
 use crate::store::Consumer;
 
-/// What this request wants of whoever answers it. Without a word about its scope it stays in the account's circle.
+/// What this request wants of whoever answers it. It never reaches further than its key, and as far without a word.
 pub(super) fn wanted(
     headers: &HeaderMap,
     asked: &Validated,
@@ -21,8 +21,11 @@ pub(super) fn wanted(
         model: asked.model.clone(),
         needs: asked.needs,
         max_price: max_price(headers)?,
-        scope: header::<Scope>(headers, "x-idlewatt-scope", "it must be own, circle or public")?
-            .unwrap_or_default(),
+        scope: consumer.limits().scope_of(header::<Scope>(
+            headers,
+            "x-idlewatt-scope",
+            "it must be own, circle or public",
+        )?),
         region: header::<Region>(
             headers,
             "x-idlewatt-region",

@@ -1,15 +1,16 @@
-//! Accounts, groups and grants: who may spend how much.
+//! Accounts and grants: who may spend how much.
 
+use idlewatt_hub_core::circles::Refusals;
 use idlewatt_hub_core::ledger::{
-    AccountName, Credit, Journal, Ledger, Limit, Posting, PostingId, Purpose, ReserveError,
+    AccountName, Credit, Journal, Ledger, Limit, Posting, PostingId, Purpose, ReserveError, Tallies,
 };
 use idlewatt_protocol::{MicroCredits, UnixMillis};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{SqliteJournal, account_at, maybe_account_at};
 use super::writer::{Writer, now};
-use super::{Store, StoreError};
+use super::{Store, StoreError, circles, months};
 
 /// An account, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,21 +23,20 @@ pub struct Account {
     pub reserved_ucr: MicroCredits,
     /// How far it may owe; `None`: without limit.
     pub overdraft_ucr: Option<MicroCredits>,
-    /// The group that sets its overdraft.
+    /// The group that it is in.
     pub group: Option<AccountName>,
+    /// Since when it may not ask for anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<UnixMillis>,
+    /// Whose requests its nodes refuse.
+    #[serde(default, skip_serializing_if = "is_nobody")]
+    pub refuses: Refusals,
     /// When it was made.
     pub created: UnixMillis,
 }
 
-/// A group of accounts that lend to each other up to a limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name.
-    pub group: AccountName,
-    /// How far each member may owe.
-    pub overdraft_ucr: MicroCredits,
-    /// Its members.
-    pub members: Vec<AccountName>,
+fn is_nobody(refusals: &Refusals) -> bool {
+    *refusals == Refusals::default()
 }
 
 impl Store {
@@ -45,7 +45,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
-        self.run(|writer| writer.accounts()).await
+        self.run(|writer| writer.accounts(None)).await
     }
 
     /// One account.
@@ -59,7 +59,8 @@ impl Store {
     /// Grants credits from `issuance`, or takes them back where `amount` is negative.
     ///
     /// # Errors
-    /// When there is no such account, it cannot give that much back, or nothing could be kept.
+    /// When there is no such account, it settles with a group, where nothing is minted, it cannot give that much back, or
+    /// nothing could be kept.
     pub async fn credit(&self, name: AccountName, amount: MicroCredits) -> Result<Account, StoreError> {
         self.run(move |writer| {
             writer.must_be_a_persons(&name)?;
@@ -68,39 +69,18 @@ impl Store {
         })
         .await
     }
-
-    /// Makes a group whose members may each owe up to `overdraft`.
-    ///
-    /// # Errors
-    /// When it exists, or nothing could be kept.
-    pub async fn create_group(
-        &self,
-        group: AccountName,
-        overdraft: MicroCredits,
-    ) -> Result<Group, StoreError> {
-        self.run(move |writer| writer.create_group(&group, overdraft)).await
-    }
-
-    /// Puts an account into a group, out of the one it was in; its overdraft becomes the group's.
-    ///
-    /// # Errors
-    /// When there is no such group or account, or the account owes more than the group allows.
-    pub async fn join_group(&self, group: AccountName, account: AccountName) -> Result<Account, StoreError> {
-        self.run(move |writer| writer.join_group(&group, &account)).await
-    }
-
-    /// Every group.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn groups(&self) -> Result<Vec<Group>, StoreError> {
-        self.run(|writer| groups(&writer.db)).await
-    }
 }
 
 impl Writer {
-    fn must_be_a_persons(&self, account: &AccountName) -> Result<(), StoreError> {
+    pub(super) fn must_be_a_persons(&self, account: &AccountName) -> Result<(), StoreError> {
         if account.is_hubs_own() { Err(StoreError::HubsOwn(account.clone())) } else { Ok(()) }
+    }
+
+    pub(super) fn must_exist(&self, account: &AccountName) -> Result<(), StoreError> {
+        match self.state.ledger().standing(account) {
+            Some(_) => Ok(()),
+            None => Err(StoreError::UnknownAccount(account.clone())),
+        }
     }
 
     /// Makes the account where it is missing.
@@ -130,8 +110,11 @@ impl Writer {
         if amount == MicroCredits::ZERO {
             return Ok(beside(&self.db)?);
         }
-        if self.state.ledger().standing(account).is_none() {
-            return Err(StoreError::UnknownAccount(account.clone()));
+        self.must_exist(account)?;
+        if amount > MicroCredits::ZERO
+            && let Some(group) = self.state.directory().group_of(account)
+        {
+            return Err(StoreError::Mints { account: account.clone(), group: group.clone() });
         }
         let issuance = AccountName::issuance();
         let (from, to) = if amount < MicroCredits::ZERO {
@@ -155,6 +138,9 @@ impl Writer {
         let keep = |db: &mut Connection| -> rusqlite::Result<()> {
             let tx = db.transaction()?;
             SqliteJournal(&tx).append(std::slice::from_ref(&posting))?;
+            let mut tallies = Tallies::default();
+            tallies.post(&posting);
+            months::add(&tx, &tallies)?;
             beside(&tx)?;
             tx.commit()
         };
@@ -169,20 +155,25 @@ impl Writer {
         Ok(())
     }
 
-    fn accounts(&mut self) -> Result<Vec<Account>, StoreError> {
+    fn accounts(&self, one: Option<&AccountName>) -> Result<Vec<Account>, StoreError> {
         let mut select =
-            self.db.prepare_cached("SELECT name, circle, overdraft, created FROM account ORDER BY name")?;
-        let rows = select.query_map([], |row| {
+            self.db.prepare_cached("SELECT name, circle, overdraft, created, suspended FROM account WHERE name = coalesce(?1, name) ORDER BY name")?;
+        let rows = select.query_map([one.map(AccountName::as_str)], |row| {
             Ok(Account {
                 account: account_at(row, 0)?,
                 balance_ucr: MicroCredits::ZERO,
                 reserved_ucr: MicroCredits::ZERO,
                 overdraft_ucr: row.get::<_, Option<i64>>(2)?.map(MicroCredits),
                 group: maybe_account_at(row, 1)?,
+                suspended: row.get::<_, Option<i64>>(4)?.map(UnixMillis),
+                refuses: Refusals::default(),
                 created: UnixMillis(row.get(3)?),
             })
         })?;
         let mut accounts = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        for account in &mut accounts {
+            account.refuses = circles::refusals(&self.db, &account.account)?;
+        }
         let ledger = self.state.ledger();
         for account in &mut accounts {
             if let Some(standing) = ledger.standing(&account.account) {
@@ -193,66 +184,9 @@ impl Writer {
         Ok(accounts)
     }
 
-    fn account(&mut self, name: &AccountName) -> Result<Account, StoreError> {
-        let found = self.accounts()?.into_iter().find(|account| account.account == *name);
-        found.ok_or_else(|| StoreError::UnknownAccount(name.clone()))
+    pub(super) fn account(&self, name: &AccountName) -> Result<Account, StoreError> {
+        self.accounts(Some(name))?.pop().ok_or_else(|| StoreError::UnknownAccount(name.clone()))
     }
-
-    fn create_group(&mut self, group: &AccountName, overdraft: MicroCredits) -> Result<Group, StoreError> {
-        if overdraft < MicroCredits::ZERO {
-            return Err(ReserveError::Range(overdraft).into());
-        }
-        let made = self.db.execute(
-            "INSERT INTO circle VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-            params![group.as_str(), overdraft.0, now().0],
-        )?;
-        if made == 0 {
-            return Err(StoreError::GroupExists(group.clone()));
-        }
-        Ok(Group { group: group.clone(), overdraft_ucr: overdraft, members: Vec::new() })
-    }
-
-    fn join_group(&mut self, group: &AccountName, account: &AccountName) -> Result<Account, StoreError> {
-        self.must_be_a_persons(account)?;
-        let overdraft: Option<i64> = self
-            .db
-            .query_row("SELECT overdraft FROM circle WHERE name = ?1", [group.as_str()], |row| row.get(0))
-            .optional()?;
-        let overdraft = MicroCredits(overdraft.ok_or_else(|| StoreError::UnknownGroup(group.clone()))?);
-        let standing = self.state.ledger().standing(account);
-        let standing = standing.ok_or_else(|| StoreError::UnknownAccount(account.clone()))?;
-        // Reservations under way were granted under the old limit: they count as owed.
-        let owed = standing.reserved - standing.balance;
-        if owed > overdraft {
-            return Err(StoreError::OwesTooMuch { account: account.clone(), owed, overdraft });
-        }
-        self.db.execute(
-            "UPDATE account SET circle = ?2, overdraft = ?3 WHERE name = ?1",
-            params![account.as_str(), group.as_str(), overdraft.0],
-        )?;
-        let limit = Limit::Overdraft(overdraft);
-        self.state.ledger().open_account(account.clone(), limit, MicroCredits::ZERO);
-        self.account(account)
-    }
-}
-
-fn groups(db: &Connection) -> Result<Vec<Group>, StoreError> {
-    let mut select = db.prepare_cached(
-        "SELECT circle.name, circle.overdraft, account.name FROM circle LEFT JOIN account ON circle = circle.name \
-         ORDER BY circle.name, account.name",
-    )?;
-    let mut groups: Vec<Group> = Vec::new();
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let group = account_at(row, 0)?;
-        if groups.last().is_none_or(|last| last.group != group) {
-            groups.push(Group { group, overdraft_ucr: MicroCredits(row.get(1)?), members: Vec::new() });
-        }
-        if let Some(last) = groups.last_mut() {
-            last.members.extend(maybe_account_at(row, 2)?);
-        }
-    }
-    Ok(groups)
 }
 
 /// Every account with its kept balance.

@@ -1,12 +1,14 @@
 //! API keys of browsers: an invite that a browser uses instead of a node makes it a key of the invite's account.
 
+use idlewatt_hub_core::allowance::{KeyLimits, Meter};
 use idlewatt_protocol::handshake::hash_token;
 use idlewatt_protocol::invite::token_id;
-use idlewatt_protocol::node_key::{KEY_PREFIX, KEY_SHOWN};
+use idlewatt_protocol::node_key::KEY_PREFIX;
 use idlewatt_protocol::{Digest, UnixMillis};
 use rusqlite::params;
 
-use super::keys::{NewKey, secret};
+use super::consumer::Allowed;
+use super::keys::{NewKey, UNLIMITED, insert, new_allowance, secret};
 use super::nodes::kept_invite;
 use super::writer::{Writer, now};
 use super::{Store, StoreError};
@@ -62,15 +64,12 @@ impl Writer {
         let key = format!("{KEY_PREFIX}{}", secret());
         let hash = Digest::of(key.as_bytes());
         let tx = self.db.transaction()?;
-        tx.execute(
-            "INSERT INTO api_key (hash, account, display, created) VALUES (?1, ?2, ?3, ?4)",
-            params![hash.0, account.as_str(), &key[..KEY_SHOWN], at.0],
-        )?;
+        let allowance = new_allowance(&tx, UNLIMITED)?;
+        insert(&tx, hash, &account, &key, None, allowance)?;
         // By the key's hash: no node can ever have it for its key.
         tx.execute("UPDATE invite SET used_by = ?2, used = ?3 WHERE id = ?1", params![id, hash.0, at.0])?;
         tx.commit()?;
-        let consumer = self.state.consumer(account.clone());
-        self.state.keys_mut().insert(hash, consumer);
+        self.state.admit_key(hash, &account, Allowed::new(allowance, KeyLimits::default(), Meter::default()));
         Ok(Ok(NewKey { account, key }))
     }
 

@@ -1,21 +1,23 @@
 //! `ledger check` on a data folder, whether or not a hub runs on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use idlewatt_hub_core::ledger::{AccountName, Breach, KeptBalance, ReceiptFigures, check};
+use idlewatt_hub_core::ledger::{
+    AccountName, Breach, Journal, KeptBalance, Month, ReceiptFigures, Tallies, check,
+};
 use idlewatt_protocol::receipt::{Envelope, ReceiptFile};
 use idlewatt_protocol::{Digest, MicroCredits, Nonce, RequestId};
 use rusqlite::Connection;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::accounts::limit;
 use super::journal::{SqliteJournal, account_at};
 use super::schema::setting;
-use super::{OpenError, schema};
+use super::{OpenError, audit, months, schema, settle};
 
 /// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// Whether nothing is wrong.
     pub ok: bool,
@@ -43,10 +45,15 @@ fn look(db: &mut Connection) -> rusqlite::Result<Checked> {
     let db = db.transaction()?;
     let kept = kept_balances(&db)?;
     let mut words = Vec::new();
-    let (receipts, due) = receipts(&db, &mut words)?;
+    let (receipts, due, answered) = receipts(&db, &mut words)?;
     let breaches = check(&mut SqliteJournal(&db), &kept, receipts.iter().cloned())?;
     words.extend(breaches.iter().map(Breach::to_string));
     words.extend(node_numbers(&db, due)?);
+    if schema::is_current(&db)? {
+        words.extend(months_hold(&db, &answered)?);
+        words.extend(circles_hold(&db)?);
+        words.extend(audit::check(&db)?);
+    }
     let postings: i64 = db.query_row("SELECT count(*) FROM posting", [], |row| row.get(0))?;
     Ok(Checked {
         ok: words.is_empty(),
@@ -69,14 +76,21 @@ fn kept_balances(db: &Connection) -> rusqlite::Result<Vec<KeptBalance>> {
     rows.collect()
 }
 
-/// The figures of every receipt that is what it was signed as, and how many nodes they name in all; what is wrong with
-/// the others goes into `words`.
-fn receipts(db: &Connection, words: &mut Vec<String>) -> rusqlite::Result<(Vec<ReceiptFigures>, usize)> {
+/// Requests and tokens by consumer and month, as receipts have them.
+type Answered = BTreeMap<(AccountName, Month), (i64, i64)>;
+
+/// The figures of every receipt that is what it was signed as, how many nodes they name in all, and what they add up to;
+/// what is wrong with the others goes into `words`.
+fn receipts(
+    db: &Connection,
+    words: &mut Vec<String>,
+) -> rusqlite::Result<(Vec<ReceiptFigures>, usize, Answered)> {
     let hub = setting(db, "hub_key")?;
     let mut select = db.prepare("SELECT id, account, envelope, salt FROM receipt ORDER BY seq")?;
     let mut rows = select.query([])?;
     let mut figures = Vec::new();
     let mut due = 0;
+    let mut answered = Answered::new();
     let mut previous: Option<Digest> = None;
     while let Some(row) = rows.next()? {
         let id = RequestId(row.get(0)?);
@@ -104,12 +118,75 @@ fn receipts(db: &Connection, words: &mut Vec<String>) -> rusqlite::Result<(Vec<R
                     ));
                 }
                 due += receipt.segments.iter().map(|segment| segment.node).collect::<BTreeSet<_>>().len();
+                let sums = answered.entry((account.clone(), Month::of(receipt.issued))).or_default();
+                *sums = (sums.0 + 1, sums.1 + i64::from(settle::tokens(&receipt)));
                 figures.push(ReceiptFigures { id, account, cost: receipt.cost, fee: receipt.fee });
             }
         }
         previous = digest;
     }
-    Ok((figures, due))
+    Ok((figures, due, answered))
+}
+
+/// The months of accounts are what their postings and receipts add up to, and no key spent more than its account.
+fn months_hold(db: &Connection, answered: &Answered) -> rusqlite::Result<Vec<String>> {
+    let mut posted = Tallies::default();
+    SqliteJournal(db).replay(&mut |posting| posted.post(&posting))?;
+    for (account, month) in answered.keys() {
+        posted.of(account, *month);
+    }
+    let mut kept = Tallies::default();
+    let mut given: BTreeMap<Month, i64> = BTreeMap::new();
+    for (account, month, tally) in months::all(db)? {
+        *kept.of(&account, month) = tally;
+        posted.of(&account, month);
+        let balance = tally.given_in + tally.given_out - tally.taken_in - tally.taken_out;
+        *given.entry(month).or_default() += balance;
+    }
+    let mut words = Vec::new();
+    for (account, month, rebuilt) in posted.iter() {
+        let kept = *kept.of(account, month);
+        let (requests, tokens) = answered.get(&(account.clone(), month)).copied().unwrap_or_default();
+        let pairs = [
+            ("paid", kept.paid_ucr.0, rebuilt.paid_ucr.0),
+            ("earned", kept.earned_ucr.0, rebuilt.earned_ucr.0),
+            ("was granted", kept.granted_ucr.0, rebuilt.granted_ucr.0),
+            ("asked, in requests,", kept.requests, requests),
+            ("was answered, in tokens,", kept.taken_in + kept.taken_out + kept.own_tokens, tokens),
+        ];
+        for (what, kept, rebuilt) in pairs.into_iter().filter(|(_, kept, rebuilt)| kept != rebuilt) {
+            words
+                .push(format!("what {account} {what} in {month} is kept as {kept} and adds up to {rebuilt}"));
+        }
+        if kept.measured_out > kept.given_out {
+            words.push(format!("{account} has more tokens measured than given in {month}"));
+        }
+    }
+    for (month, balance) in given.into_iter().filter(|(_, balance)| *balance != 0) {
+        words.push(format!("the tokens given and taken in {month} differ by {balance}"));
+    }
+    let mut select = db.prepare(
+        "SELECT account, day, sum(spent) FROM allowance_day
+         JOIN (SELECT DISTINCT allowance, account FROM api_key) USING (allowance) GROUP BY account, day
+         HAVING sum(spent) > (SELECT coalesce(sum(amount), 0) FROM posting JOIN transfer ON posting = seq
+             WHERE purpose = 'request' AND debit = account AND at / 86400000 = day)",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let account = account_at(row, 0)?;
+        words.push(format!(
+            "the keys of {account} spent more on day {} than the account",
+            row.get::<_, i64>(1)?
+        ));
+    }
+    Ok(words)
+}
+
+/// Who is in no group owes nobody.
+fn circles_hold(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut select = db.prepare("SELECT name FROM account WHERE circle IS NULL AND overdraft > 0")?;
+    let names = select.query_map([], |row| account_at(row, 0))?;
+    names.map(|name| Ok(format!("{} may owe and is in no group", name?))).collect()
 }
 
 /// Every receipt's nodes are told of it, under numbers up to the node's last. `due` are the nodes of all receipts.

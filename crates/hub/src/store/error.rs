@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use idlewatt_hub_core::ledger::{AccountName, Refused, ReserveError};
+use idlewatt_hub_core::allowance::LimitError;
+use idlewatt_hub_core::ledger::{AccountName, CannotLimit, Refused, ReserveError};
 use idlewatt_protocol::PublicKey;
 use rusqlite::ErrorCode;
 
@@ -123,7 +124,9 @@ pub enum StoreError {
     )]
     UnknownAccount(AccountName),
     /// The hub's own accounts have no people.
-    #[error("{0} is the hub's own account: no key, invite, group or credit can be given to it")]
+    #[error(
+        "{0} is the hub's own account: it has no key, invite, group, credit or refusal, and no group has its name"
+    )]
     HubsOwn(AccountName),
     /// There is no such key.
     #[error("no key starts with {0}: `idlewatt-hub key list` shows all")]
@@ -137,19 +140,42 @@ pub enum StoreError {
     /// The group exists.
     #[error("the group {0} exists already")]
     GroupExists(AccountName),
-    /// The account owes more than it would be allowed.
+    /// What an account may owe cannot be set so.
+    #[error(transparent)]
+    Limit(#[from] CannotLimit),
+    /// A grant would mint credits where members settle among themselves.
     #[error(
-        "{account} owes {owed} credits, more than the {overdraft} it could owe in this group: let it earn or credit it \
-         first"
+        "{account} settles with the members of {group}, where nothing is minted: raise what it may owe (`idlewatt-hub group \
+         add {group} {account} --overdraft N`), or take it out of the group first (`group remove {group} {account}`)"
     )]
-    OwesTooMuch {
+    Mints {
+        /// To whom.
+        account: AccountName,
+        /// Its group.
+        group: AccountName,
+    },
+    /// The account is in another group, or none.
+    #[error("{account} is not in the group {group}: `idlewatt-hub group show {group}` shows who is")]
+    NoMember {
+        /// Which group.
+        group: AccountName,
         /// Who.
         account: AccountName,
-        /// How much.
-        owed: idlewatt_protocol::MicroCredits,
-        /// How much it could.
-        overdraft: idlewatt_protocol::MicroCredits,
     },
+    /// A host would refuse itself.
+    #[error("{0} cannot refuse its own requests: unshare a service on the node instead")]
+    RefusesItself(AccountName),
+    /// The limits of a key make no sense.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// A node's key is its node's to replace.
+    #[error(
+        "{0} is a node's own key, which only the node replaces: revoke it, and the node needs a new invite"
+    )]
+    NodesKey(String),
+    /// The key lasts less long than it should.
+    #[error("{0} ends earlier than that already: it was rotated before")]
+    EndsEarlier(String),
     /// An invite would name an address that no node may use.
     #[error(
         "an invite for {0} would not work: nodes use plain http to this machine only. Start `idlewatt-hub serve` with \

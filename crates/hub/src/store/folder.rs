@@ -37,19 +37,36 @@ pub fn must_exist(folder: &Path) -> Result<(), OpenError> {
 /// Makes the folder where it is missing and takes it for this process, for as long as the file lives.
 pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
     let unwritable = |error: io::Error| OpenError::unwritable(folder, &error);
+    make(folder).map_err(unwritable)?;
+    let lock = mine(&folder.join(LOCK)).map_err(unwritable)?;
+    match lock.try_lock() {
+        // SQLite gives its other files the mode of the database.
+        Ok(()) => mine(&folder.join(DATABASE)).map(|_| lock).map_err(unwritable),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unwritable(error)),
+    }
+}
+
+/// Makes a folder for its owner only, where it is missing.
+pub(super) fn make(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(unwritable)?;
-    let mine = |name| owners_only().create(true).truncate(false).write(true).open(folder.join(name));
-    let lock = mine(LOCK).map_err(unwritable)?;
-    match lock.try_lock() {
-        // SQLite gives its other files the mode of the database.
-        Ok(()) => mine(DATABASE).map(|_| lock).map_err(unwritable),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unwritable(error)),
-    }
+    builder.create(folder)
+}
+
+/// Opens a file for its owner only, and makes it where it is missing.
+pub(super) fn mine(file: &Path) -> io::Result<File> {
+    owners_only().create(true).truncate(false).write(true).open(file)
+}
+
+/// Puts the hub's key into a backup.
+pub(super) fn copy_key(from: &Path, to: &Path) -> io::Result<()> {
+    let key = fs::read(from.join(KEY))?;
+    let mut file = mine(&to.join(KEY))?;
+    file.write_all(&key)?;
+    file.sync_all()
 }
 
 /// Reads the hub's key; `None` when there is no such file.

@@ -1,11 +1,16 @@
 //! API keys that nodes make for the accounts that they earn for: one at a time for each node that may spend.
 
+use std::sync::Arc;
+
+use idlewatt_hub_core::allowance::{Meter, day_of};
 use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_protocol::node_key::NodeKey;
-use idlewatt_protocol::{Digest, PublicKey};
+use idlewatt_protocol::{Digest, MicroCredits, PublicKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::writer::{State, Writer, now};
+use super::consumer::Allowed;
+use super::keys::{UNLIMITED, insert, limits_at, new_allowance};
+use super::writer::{Writer, now};
 use super::{Store, StoreError};
 
 /// A node needs another key when it lost the one it had: more than this is a node that does not work.
@@ -54,6 +59,7 @@ impl Writer {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
+        let mut allowance = 0;
         let revoked = match (known, key.holds) {
             (Some((Some(whose), true)), true) if whose == node.0 => return Ok(Ok(account)),
             (Some(_), true) => return Ok(Err(NotKeptKey::Spent)),
@@ -78,32 +84,53 @@ impl Writer {
                 if is_taken {
                     return Ok(Err(NotKeptKey::Spent));
                 }
-                tx.execute(
-                    "INSERT INTO api_key (hash, account, display, created, node) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![key.hash.0, account.as_str(), key.shown, now().0, node.0],
-                )?;
+                allowance = allowance_of(&tx, &node)?;
+                insert(&tx, key.hash, &account, &key.shown, Some(node), allowance)?;
                 revoked
             }
             (_, false) => revoke(&tx, &node, Some(key.hash))?,
         };
         tx.commit()?;
+        // What the node's last key used of its limits stays used.
+        let before =
+            revoked.iter().find_map(|hash| self.state.allowed_of(hash)).filter(|it| it.id == allowance);
         self.state.forget_keys(&revoked);
         if key.holds {
-            let consumer = self.state.consumer(account.clone());
-            self.state.keys_mut().insert(key.hash, consumer);
+            let allowed = match before {
+                Some(allowed) => allowed,
+                None => allowed(&self.db, allowance)?,
+            };
+            self.state.admit_key(key.hash, &account, allowed);
         }
         Ok(Ok(account))
     }
 }
 
-impl State {
-    /// These keys open nothing any more.
-    pub(super) fn forget_keys(&self, hashes: &[Digest]) {
-        let mut keys = self.keys_mut();
-        for hash in hashes {
-            keys.remove(hash);
-        }
+/// What the node's last key might do for the same account, or else a new key.
+fn allowance_of(db: &Connection, node: &PublicKey) -> rusqlite::Result<i64> {
+    let last = db
+        .prepare_cached(
+            "SELECT allowance FROM api_key JOIN node ON node.key = api_key.node \
+             WHERE node = ?1 AND api_key.account = node.account ORDER BY created DESC LIMIT 1",
+        )?
+        .query_row([node.0], |row| row.get(0))
+        .optional()?;
+    match last {
+        Some(last) => Ok(last),
+        None => new_allowance(db, UNLIMITED),
     }
+}
+
+/// What an allowance is, as it is kept.
+fn allowed(db: &Connection, id: i64) -> rusqlite::Result<Arc<Allowed>> {
+    let day = day_of(now());
+    let mut select = db.prepare_cached(
+        "SELECT limits, coalesce(spent, 0) FROM allowance \
+         LEFT JOIN allowance_day ON allowance = id AND day = ?2 WHERE id = ?1",
+    )?;
+    select.query_row([id, day], |row| {
+        Ok(Allowed::new(id, limits_at(row, 0)?, Meter::going_on(day, MicroCredits(row.get(1)?))))
+    })
 }
 
 /// Revokes every key of a node; gives their hashes.

@@ -2,6 +2,8 @@
 //!
 //! A migration, once released, is never changed; a newer database is refused and left as it is.
 
+mod backfill;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +13,15 @@ use super::OpenError;
 use super::folder::{DATABASE, must_exist};
 use super::writer::now;
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+/// A step forward: its statements, and what they cannot say.
+type Migration = (&'static str, Option<fn(&Connection) -> rusqlite::Result<()>>);
+
+const MIGRATIONS: &[Migration] = &[
+    (include_str!("schema/1.sql"), None),
+    (include_str!("schema/2.sql"), None),
+    (include_str!("schema/3.sql"), None),
+    (include_str!("schema/4.sql"), Some(backfill::months)),
+];
 
 /// Opens the database for the one writer and brings it to this build's form.
 pub(super) fn open(folder: &Path) -> Result<Connection, OpenError> {
@@ -26,9 +35,12 @@ pub(super) fn open(folder: &Path) -> Result<Connection, OpenError> {
         db.pragma_update(None, "synchronous", "full")?;
         db.pragma_update(None, "foreign_keys", true)?;
         db.set_prepared_statement_cache_capacity(64);
-        for (migration, number) in MIGRATIONS.iter().zip(1..).skip(version) {
+        for ((statements, beyond), number) in MIGRATIONS.iter().zip(1..).skip(version) {
             let tx = db.transaction()?;
-            tx.execute_batch(migration)?;
+            tx.execute_batch(statements)?;
+            if let Some(beyond) = beyond {
+                beyond(&tx)?;
+            }
             tx.pragma_update(None, "user_version", number)?;
             tx.commit()?;
         }
@@ -64,6 +76,12 @@ fn known_version(folder: &Path, db: &Connection) -> Result<usize, OpenError> {
             Err(OpenError::Newer { folder: folder.to_owned(), found, known })
         }
     }
+}
+
+/// Whether it has the form of this build; an older one gets it when a hub opens it.
+pub(super) fn is_current(db: &Connection) -> rusqlite::Result<bool> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(usize::try_from(version) == Ok(MIGRATIONS.len()))
 }
 
 /// A setting that the hub keeps.

@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 
 use data_encoding::BASE64;
+use idlewatt_hub_core::allowance::day_of;
 use idlewatt_hub_core::ledger::{
-    AccountName, Bill, Journal, Posting, PostingId, Purpose, Refused, Share, bill,
+    AccountName, Bill, Journal, Posting, PostingId, Purpose, Refused, Share, Tallies, bill,
 };
 use idlewatt_protocol::limits::MAX_BATCH;
 use idlewatt_protocol::message::{Endpoint, Outcome, Posted};
-use idlewatt_protocol::receipt::{Envelope, RECEIPT_TYPE, Receipt, ReceiptFile, Segment, Signed, sign_batch};
+use idlewatt_protocol::receipt::{
+    Energy, Envelope, RECEIPT_TYPE, Receipt, ReceiptFile, Segment, Signed, sign_batch,
+};
 use idlewatt_protocol::{Artefact, Digest, Joined, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use serde::Deserialize;
 
 use super::journal::{SqliteJournal, account_at};
+use super::months::{self, Days};
 use super::writer::{Waiting, Writer, now};
 use super::{Reservation, StoreError};
 
@@ -72,6 +77,16 @@ struct Staged {
     waiting: Waiting,
     posting: Posting,
     receipt: Receipt,
+    /// The account of each segment's node.
+    hosts: Vec<AccountName>,
+}
+
+/// One settlement as it will be kept.
+struct Billed {
+    posting: Posting,
+    receipt: Receipt,
+    payload: Vec<u8>,
+    hosts: Vec<AccountName>,
 }
 
 impl Writer {
@@ -100,8 +115,9 @@ impl Writer {
                 Ok(Some((account, settled))) if account == *reservation.account() => Ok(settled),
                 Ok(Some(_)) => Err(Refused::OtherReservation(reservation.request().into()).into()),
                 Ok(None) => match self.stage(&waiting, &mut chain) {
-                    Ok((posting, receipt, payload)) => {
-                        staged.push(Staged { waiting, posting, receipt });
+                    Ok(it) => {
+                        let Billed { posting, receipt, payload, hosts } = it;
+                        staged.push(Staged { waiting, posting, receipt, hosts });
                         payloads.push(payload);
                         continue;
                     }
@@ -112,7 +128,7 @@ impl Writer {
             if let Err(error) = &answer {
                 tracing::error!(request = %reservation.request(), %error, "an answered request was not settled");
             }
-            let Waiting { settlement, reply } = waiting;
+            let Waiting { settlement, reply, .. } = waiting;
             // Its reservation is given back before anyone hears of it.
             drop(settlement);
             let _ = reply.send(answer);
@@ -139,6 +155,8 @@ impl Writer {
                 }
                 drop(nodes);
                 for (one, settled) in staged.into_iter().zip(settled) {
+                    let (tokens, cost) = (tokens(&one.receipt), one.receipt.cost);
+                    one.waiting.settlement.reservation.took(one.posting.at, tokens, cost);
                     // A consumer that is gone can still fetch its receipt.
                     let _ = one.waiting.reply.send(Ok(settled));
                 }
@@ -153,7 +171,7 @@ impl Writer {
                 // A broken constraint stays broken; anything else is the disk's, and passes.
                 if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
                     tracing::error!(%error, requests = staged.len(), "settlements contradict the database");
-                    for Staged { waiting: Waiting { settlement, reply }, .. } in staged {
+                    for Staged { waiting: Waiting { settlement, reply, .. }, .. } in staged {
                         drop(settlement);
                         let _ = reply.send(Err(StoreError::Unreadable("settlements")));
                     }
@@ -166,11 +184,7 @@ impl Writer {
     }
 
     /// Bills one settlement, stages its posting and writes its receipt's payload, chained to the one before.
-    fn stage(
-        &self,
-        waiting: &Waiting,
-        chain: &mut Option<Digest>,
-    ) -> Result<(Posting, Receipt, Vec<u8>), StoreError> {
+    fn stage(&self, waiting: &Waiting, chain: &mut Option<Digest>) -> Result<Billed, StoreError> {
         let settlement = &*waiting.settlement;
         let account = settlement.reservation.account();
         let mut shares = Vec::with_capacity(settlement.segments.len());
@@ -193,7 +207,8 @@ impl Writer {
         let payload = serde_json::to_vec(&receipt).map_err(|_| StoreError::Unreadable("a receipt"))?;
         self.state.ledger().stage(&posting)?;
         *chain = Some(Digest::of(&payload));
-        Ok((posting, receipt, payload))
+        let hosts = shares.into_iter().map(|share| share.account).collect();
+        Ok(Billed { posting, receipt, payload, hosts })
     }
 
     fn receipt(
@@ -298,8 +313,43 @@ impl Writer {
                 last.execute(params![node.0, i64::try_from(*seq).unwrap_or(i64::MAX)])?;
             }
         }
+        let (tallies, days) = sums(staged);
+        months::add(&tx, &tallies)?;
+        months::add_days(&tx, &days)?;
         tx.commit()
     }
+}
+
+/// What a group adds to the months of accounts and the days of keys.
+fn sums(staged: &[Staged]) -> (Tallies, Days) {
+    let (mut tallies, mut days) = (Tallies::default(), Days::new());
+    for Staged { waiting, posting, receipt, hosts } in staged {
+        tallies.post(posting);
+        tallies.answer(&posting.from, receipt, hosts, &waiting.energy);
+        let allowance = waiting.settlement.reservation.allowance();
+        let day = days.entry((allowance, day_of(posting.at))).or_default();
+        day.requests += 1;
+        day.tokens += i64::from(tokens(receipt));
+        day.spent += receipt.cost;
+    }
+    (tallies, days)
+}
+
+/// The tokens that a receipt bills: its prompt once, and every completion.
+pub(super) fn tokens(receipt: &Receipt) -> u32 {
+    let prompt = receipt.segments.first().map_or(0, |first| first.usage.prompt);
+    receipt.segments.iter().fold(prompt, |sum, segment| sum.saturating_add(segment.usage.completion))
+}
+
+/// What the node of a segment says that it took.
+pub(super) fn energy(statement: &Signed) -> Option<Energy> {
+    #[derive(Deserialize)]
+    struct Said {
+        energy: Energy,
+    }
+    let Signed::Signed(envelope) = statement else { return None };
+    let payload = BASE64.decode(envelope.payload.as_bytes()).ok()?;
+    serde_json::from_slice(&payload).ok().map(|Said { energy }| energy)
 }
 
 fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {

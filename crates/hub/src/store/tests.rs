@@ -1,12 +1,17 @@
 mod browsers;
+mod circles;
 mod damage;
 mod joining;
 mod killed;
+mod limits;
 mod money;
 mod node_keys;
+mod operators;
+mod released;
 
 use std::path::Path;
 
+use idlewatt_hub_core::allowance::KeyLimits;
 use idlewatt_hub_core::ledger::{AccountName, FeeRate};
 use idlewatt_protocol::handshake::NodeSide;
 use idlewatt_protocol::invite::Invite;
@@ -62,7 +67,7 @@ async fn login(
 
 /// A node of `account`.
 async fn join(store: &Store, account: &str, byte: u8) -> PublicKey {
-    let invite = store.create_invite(name(account), true).await.unwrap();
+    let invite = store.create_invite(name(account), true, None).await.unwrap();
     let key = node_key(byte);
     login(store, &key, Some(&invite), 0).await.unwrap();
     PublicKey::from(&key)
@@ -94,9 +99,25 @@ fn settlement(reservation: Reservation, node: PublicKey, tokens: u32) -> Settlem
     }
 }
 
+/// Someone with a new key of `account`.
+async fn consumer(store: &Store, account: &str) -> Consumer {
+    let key = store.create_key(name(account), MicroCredits::ZERO, KeyLimits::default()).await.unwrap().key;
+    store.authenticate(&key).unwrap()
+}
+
+fn reserve(
+    store: &Store,
+    number: u32,
+    consumer: &Consumer,
+    amount: i64,
+) -> Result<Reservation, CannotReserve> {
+    store.reserve(id(number), consumer, 100, MicroCredits(amount))
+}
+
 /// Reserves 100 micro-credits of `account` and settles `tokens` of them.
 async fn ask(store: &Store, account: &str, node: PublicKey, number: u32, tokens: u32) -> Settled {
-    let reservation = store.reserve(id(number), &name(account), MicroCredits(100)).unwrap();
+    let consumer = consumer(store, account).await;
+    let reservation = reserve(store, number, &consumer, 100).unwrap();
     store.settle(settlement(reservation, node, tokens)).await.unwrap()
 }
 

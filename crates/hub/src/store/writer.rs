@@ -6,19 +6,24 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
+use idlewatt_hub_core::circles::Directory;
 use idlewatt_hub_core::ledger::{AccountName, FeeRate, Ledger};
 use idlewatt_protocol::limits::MAX_BATCH;
 use idlewatt_protocol::node_key::KEY_PREFIX;
+use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{Digest, PublicKey, UnixMillis};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use super::consumer::{Conduct, NotAdmitted};
 use super::settle::{Settled, Settlement};
-use super::{Consumer, Node, OpenError, StoreError, accounts, folder, keys, nodes, reports, schema, settle};
+use super::{
+    Consumer, Node, OpenError, StoreError, accounts, circles, folder, keys, nodes, reports, schema, settle,
+};
 
 /// How soon a write that the disk refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -32,6 +37,11 @@ pub(super) struct State {
     pub(super) failing: AtomicBool,
     ledger: Mutex<Ledger>,
     keys: RwLock<HashMap<Digest, Consumer>>,
+    directory: watch::Sender<Arc<Directory>>,
+    /// Of accounts that gave cause.
+    conduct: Mutex<HashMap<AccountName, Conduct>>,
+    /// Of the monotonic clock.
+    origin: Instant,
     nodes: RwLock<HashMap<PublicKey, Node>>,
     pub(super) reports: reports::Shown,
 }
@@ -58,7 +68,38 @@ impl State {
             return None;
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&Digest::of(key.as_bytes())).cloned()
+        let consumer = keys.get(&Digest::of(key.as_bytes()))?;
+        consumer.key.expires.is_none_or(|at| now() < at).then(|| consumer.clone())
+    }
+
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.borrow())
+    }
+
+    pub(super) fn set_directory(&self, directory: Directory) {
+        self.directory.send_replace(Arc::new(directory));
+    }
+
+    pub(super) fn follow_directory(&self) -> watch::Receiver<Arc<Directory>> {
+        self.directory.subscribe()
+    }
+
+    pub(super) fn conduct(&self) -> MutexGuard<'_, HashMap<AccountName, Conduct>> {
+        self.conduct.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an account may ask for anything now.
+    pub(super) fn admit(&self, account: &AccountName) -> Result<(), NotAdmitted> {
+        match self.conduct().get(account) {
+            Some(conduct) if conduct.is_suspended => Err(NotAdmitted::Suspended),
+            Some(conduct) => conduct.brake.check(self.origin.elapsed()).map_err(NotAdmitted::Over),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn wasted(&self, account: &AccountName) {
+        let now = self.origin.elapsed();
+        self.conduct().entry(account.clone()).or_default().brake.wasted(now);
     }
 
     /// The same for the same account on this hub, and nothing else: only the hub's secret links the two.
@@ -72,7 +113,7 @@ impl State {
 /// What the writer is asked to do.
 pub(super) enum Job {
     /// Goes into the next group.
-    Settle(Box<Settlement>, oneshot::Sender<Result<Settled, StoreError>>),
+    Settle(Waiting),
     /// Ends the group and runs after it.
     Run(Box<dyn FnOnce(&mut Writer) + Send>),
 }
@@ -80,6 +121,8 @@ pub(super) enum Job {
 /// A settlement, and who waits for it.
 pub(super) struct Waiting {
     pub(super) settlement: Box<Settlement>,
+    /// What each segment's node says that it took.
+    pub(super) energy: Vec<Option<Energy>>,
     pub(super) reply: oneshot::Sender<Result<Settled, StoreError>>,
 }
 
@@ -104,6 +147,9 @@ impl Writer {
             failing: AtomicBool::new(false),
             ledger: Mutex::new(accounts::load_accounts(&db).map_err(refused)?),
             keys: RwLock::default(),
+            directory: watch::Sender::new(Arc::new(circles::load_directory(&db).map_err(refused)?)),
+            conduct: Mutex::default(),
+            origin: Instant::now(),
             nodes: RwLock::new(nodes::load(&db).map_err(refused)?),
             reports: reports::Shown::default(),
         });
@@ -140,7 +186,7 @@ impl Writer {
             let mut then = None;
             while let Some(job) = next {
                 match job {
-                    Job::Settle(settlement, reply) => group.push(Waiting { settlement, reply }),
+                    Job::Settle(waiting) => group.push(waiting),
                     Job::Run(work) => {
                         then = Some(work);
                         break;

@@ -11,6 +11,7 @@ use ed25519_dalek::SigningKey;
 use futures_util::{SinkExt, StreamExt};
 use idlewatt_hub::serve::{ServeOptions, Serving};
 use idlewatt_hub::store::Store;
+use idlewatt_hub_core::allowance::KeyLimits;
 use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_protocol::frame::{Frame, Kind};
 use idlewatt_protocol::handshake::NodeSide;
@@ -73,7 +74,7 @@ impl TestHub {
         change(&mut options);
         let serving = Serving::bind(options).await.unwrap();
         let (address, lan, store) = (serving.address(), serving.lan(), serving.store().clone());
-        let key = store.create_key(account("consumer"), MicroCredits(10_000_000)).await.unwrap().key;
+        let key = store.create_key(account("consumer"), MicroCredits(10_000_000), KeyLimits::default()).await.unwrap().key;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(serving.run(async {
             let _ = stopped.await;
@@ -148,7 +149,7 @@ impl TestHub {
     }
 
     pub async fn token(&self, owner: &str) -> String {
-        self.store.create_invite(account(owner), true).await.unwrap().token
+        self.store.create_invite(account(owner), true, None).await.unwrap().token
     }
 
     /// A node of `host` that offers [`offer`] and takes requests.

@@ -30,7 +30,7 @@ async fn a_newer_database_is_refused_and_left_as_it_is() {
     database(folder.path()).pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(folder.path().join("hub.db")).unwrap();
     let error = refused(folder.path());
-    assert!(matches!(error, OpenError::Newer { found: 99, known: 3, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 99, known: 4, .. }), "{error}");
     assert!(matches!(check_folder(folder.path()), Err(OpenError::Newer { .. })));
     assert_eq!(std::fs::read(folder.path().join("hub.db")).unwrap(), before);
 }
@@ -90,8 +90,9 @@ async fn key_and_ledger_are_their_owners_only() {
 async fn a_full_disk_loses_no_receipt() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.create_key(name("anna"), MicroCredits(100_000)).await.unwrap();
+    store.create_key(name("anna"), MicroCredits(100_000), KeyLimits::default()).await.unwrap();
     let node = join(&store, "ben", 1).await;
+    let anna = consumer(&store, "anna").await;
     let pages = |most: i64| {
         store.run(move |writer| {
             Ok(writer.db.pragma_update_and_check(None, "max_page_count", most, |row| row.get::<_, i64>(0))?)
@@ -100,7 +101,7 @@ async fn a_full_disk_loses_no_receipt() {
     pages(1).await.unwrap();
     let mut kept = 0;
     let waiting = loop {
-        let reservation = store.reserve(id(kept), &name("anna"), MicroCredits(100)).unwrap();
+        let reservation = reserve(&store, kept, &anna, 100).unwrap();
         let other = store.clone();
         let mut task = tokio::spawn(async move { other.settle(settlement(reservation, node, 10)).await });
         tokio::select! {
@@ -111,13 +112,13 @@ async fn a_full_disk_loses_no_receipt() {
             () = until_failing(&store) => break task,
         }
     };
-    assert_eq!(store.reserve(id(9999), &name("anna"), MicroCredits(1)).unwrap_err(), CannotReserve::Disk);
+    assert_eq!(reserve(&store, 9999, &anna, 1).unwrap_err(), CannotReserve::Disk);
     assert!(!waiting.is_finished());
     assert_holds(folder.path());
     pages(1_000_000).await.unwrap();
     let settled = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(settled.file.verify().unwrap().receipt.id, id(kept));
-    assert!(store.reserve(id(9999), &name("anna"), MicroCredits(1)).is_ok());
+    assert!(reserve(&store, 9999, &anna, 1).is_ok());
     assert_eq!(check_folder(folder.path()).unwrap().receipts, u64::from(kept) + 1);
     assert_holds(folder.path());
 }
@@ -132,7 +133,7 @@ async fn until_failing(store: &Store) {
 async fn every_kind_of_tampering_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.create_key(name("anna"), MicroCredits(1000)).await.unwrap();
+    store.create_key(name("anna"), MicroCredits(1000), KeyLimits::default()).await.unwrap();
     let node = join(&store, "ben", 1).await;
     for number in 1..=3 {
         ask(&store, "anna", node, number, 10).await;

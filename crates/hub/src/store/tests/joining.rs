@@ -10,7 +10,7 @@ async fn refused(store: &Store, key: &SigningKey, invite: Option<&Invite>) -> Re
 async fn an_invite_lets_one_node_in_and_the_same_node_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let invite = store.create_invite(name("ben"), true).await.unwrap();
+    let invite = store.create_invite(name("ben"), true, None).await.unwrap();
     let (first, second) = (node_key(1), node_key(2));
     let login_of = async |key| login(&store, key, Some(&invite), 0).await;
     let expected = |epoch| NodeLogin { account: name("ben"), epoch };
@@ -30,7 +30,7 @@ async fn an_invite_lets_one_node_in_and_the_same_node_again() {
 async fn an_expired_foreign_or_forged_invite_is_refused_by_its_own_name() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let invite = store.create_invite(name("ben"), true).await.unwrap();
+    let invite = store.create_invite(name("ben"), true, None).await.unwrap();
     let key = node_key(1);
 
     let (challenge, mut forged) = hello(&store, &key, Some(&invite), 0);
@@ -52,7 +52,7 @@ async fn a_fresh_invite_moves_a_node_to_its_account() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let node = join(&store, "ben", 1).await;
-    let invite = store.create_invite(name("cleo"), true).await.unwrap();
+    let invite = store.create_invite(name("cleo"), true, None).await.unwrap();
     assert_eq!(login(&store, &node_key(1), Some(&invite), 0).await.unwrap().account, name("cleo"));
     assert_eq!(store.account_of(&node), Some(name("cleo")));
 }
@@ -62,7 +62,7 @@ async fn a_fresh_invite_moves_a_node_to_its_account() {
 async fn a_restored_hub_numbers_on_after_what_its_node_has_seen() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.create_key(name("anna"), MicroCredits(1000)).await.unwrap();
+    store.create_key(name("anna"), MicroCredits(1000), KeyLimits::default()).await.unwrap();
     let node = join(&store, "ben", 1).await;
     login(&store, &node_key(1), None, 41).await.unwrap();
     assert_eq!(ask(&store, "anna", node, 1, 1).await.postings[0].1.seq, 42);
@@ -76,13 +76,13 @@ async fn an_invite_names_the_hubs_address_and_key() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     store.set_addresses(vec!["https://hub.example".parse().unwrap()]).await.unwrap();
-    let invite = store.create_invite(name("ben"), true).await.unwrap();
+    let invite = store.create_invite(name("ben"), true, None).await.unwrap();
     assert_eq!((invite.hubs[0].as_str(), invite.key), ("https://hub.example/", store.hub_key().into()));
     assert_eq!(invite.to_string().parse(), Ok(invite));
     store.set_addresses(vec!["http://192.168.1.9:4181".parse().unwrap()]).await.unwrap();
-    assert!(matches!(store.create_invite(name("ben"), true).await, Err(StoreError::Address(_))));
+    assert!(matches!(store.create_invite(name("ben"), true, None).await, Err(StoreError::Address(_))));
     assert!(matches!(
-        store.create_invite(name("fees"), true).await,
+        store.create_invite(name("fees"), true, None).await,
         Err(StoreError::HubsOwn(_) | StoreError::Address(_))
     ));
 }

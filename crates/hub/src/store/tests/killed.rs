@@ -29,7 +29,7 @@ async fn settles_until_killed() {
     let node = match store.nodes().first() {
         Some(node) => node.node,
         None => {
-            store.create_key(name("anna"), MicroCredits(1_000_000_000)).await.unwrap();
+            store.create_key(name("anna"), MicroCredits(1_000_000_000), KeyLimits::default()).await.unwrap();
             join(&store, "ben", 1).await
         }
     };

@@ -46,12 +46,12 @@ async fn only_a_node_that_may_spend_has_a_key() {
     let stranger = PublicKey::from(&node_key(9));
     assert_eq!(say(&store, stranger, KEY, true).await, Err(NotKeptKey::UnknownNode));
 
-    let invite = store.create_invite(name("ben"), false).await.unwrap();
+    let invite = store.create_invite(name("ben"), false, None).await.unwrap();
     login(&store, &node_key(1), Some(&invite), 0).await.unwrap();
     let node = PublicKey::from(&node_key(1));
     assert_eq!(say(&store, node, KEY, true).await, Err(NotKeptKey::MayNotSpend));
 
-    let invite = store.create_invite(name("ben"), true).await.unwrap();
+    let invite = store.create_invite(name("ben"), true, None).await.unwrap();
     login(&store, &node_key(1), Some(&invite), 0).await.unwrap();
     assert!(say(&store, node, KEY, true).await.is_ok(), "a new invite gives the right");
     // The operator's word is the last one: the node does not make itself another.
@@ -69,7 +69,7 @@ async fn a_key_of_one_node_is_nothing_to_another() {
     assert_eq!(say(&store, cleo, KEY, true).await, Err(NotKeptKey::Spent));
     say(&store, cleo, KEY, false).await.unwrap();
     assert_eq!(opens(&store, KEY).as_deref(), Some("ben"));
-    let operators = store.create_key(name("ben"), MicroCredits::ZERO).await.unwrap();
+    let operators = store.create_key(name("ben"), MicroCredits::ZERO, KeyLimits::default()).await.unwrap();
     say(&store, ben, &operators.key, false).await.unwrap();
     assert!(opens(&store, &operators.key).is_some(), "the operator's keys are the operator's");
 }
@@ -80,7 +80,7 @@ async fn a_node_that_moves_to_another_account_leaves_its_key_behind() {
     let store = open(folder.path());
     let node = join(&store, "ben", 1).await;
     say(&store, node, KEY, true).await.unwrap();
-    let invite = store.create_invite(name("cleo"), true).await.unwrap();
+    let invite = store.create_invite(name("cleo"), true, None).await.unwrap();
     login(&store, &node_key(1), Some(&invite), 0).await.unwrap();
     assert_eq!(opens(&store, KEY), None);
     assert_eq!(say(&store, node, OTHER, true).await.unwrap(), name("cleo"));
