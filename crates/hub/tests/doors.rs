@@ -82,7 +82,7 @@ async fn an_invite_names_where_the_hub_is_to_be_found() {
         options.public_url = Some("https://hub.example".parse().unwrap());
     })
     .await;
-    let invite: Invite = hub.store.create_invite(account("anna"), true).await.unwrap();
+    let invite: Invite = hub.store.create_invite(account("anna"), true, None).await.unwrap();
     let hubs: Vec<String> = invite.hubs.iter().map(|url| url.to_string()).collect();
     assert_eq!(hubs, [format!("https://{}/", hub.lan.unwrap()), "https://hub.example/".into()]);
 }
