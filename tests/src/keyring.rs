@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::bus::Bus;
 
 const DAEMON: &str = "/usr/bin/gnome-keyring-daemon";
 const PASSWORD: &[u8] = b"the password of the test";
 
 /// A keyring that can be locked and unlocked. Ends when it is dropped.
 pub struct Keyring {
-    bus: Process,
-    address: String,
+    bus: Bus,
     daemon: Option<Child>,
     folder: TempDir,
 }
@@ -28,11 +27,8 @@ impl Keyring {
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let mut bus = Command::new("dbus-daemon");
-        bus.args(["--session", "--nofork", "--print-address=1"]);
-        let mut bus = Process::spawn("the message bus", &mut bus, &folder.path().join("bus.log"));
-        let address = format!("unix:{}", bus.line("unix:", Duration::from_secs(10)));
-        let mut keyring = Self { bus, address, daemon: None, folder };
+        let bus = Bus::start(folder.path());
+        let mut keyring = Self { bus, daemon: None, folder };
         keyring.run(true);
         Some(keyring)
     }
@@ -42,7 +38,7 @@ impl Keyring {
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let folder = |name: &str| self.path(name).display().to_string();
         vec![
-            ("DBUS_SESSION_BUS_ADDRESS", self.address.clone()),
+            ("DBUS_SESSION_BUS_ADDRESS", self.bus.address.clone()),
             ("XDG_RUNTIME_DIR", folder("run")),
             ("XDG_DATA_HOME", folder("data")),
         ]
@@ -110,6 +106,5 @@ impl Keyring {
 impl Drop for Keyring {
     fn drop(&mut self) {
         self.end();
-        self.bus.kill();
     }
 }

@@ -13,6 +13,7 @@
     reason = "a test harness fails by panicking"
 )]
 
+mod bus;
 mod card;
 mod consumer;
 mod disk;
@@ -26,6 +27,7 @@ mod process;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use bus::Bus;
 pub use card::{Card, Draws};
 pub use consumer::{Answer, Consumer, Stream, text_of};
 pub use disk::SmallDisk;

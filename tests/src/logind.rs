@@ -2,21 +2,19 @@
 
 use std::io::{PipeReader, Read};
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tempfile::TempDir;
 use zbus::object_server::SignalEmitter;
 
-use crate::process::Process;
+use crate::bus::Bus;
 
 const PATH: &str = "/org/freedesktop/login1";
 
 /// A logind that never really sleeps. Ends when it is dropped.
 pub struct Logind {
-    _bus: Process,
-    address: String,
+    bus: Bus,
     connection: zbus::Connection,
     asked: Asked,
     _folder: TempDir,
@@ -34,27 +32,24 @@ impl Logind {
     /// Starts one.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut bus = Command::new("dbus-daemon");
-        bus.args(["--session", "--nofork", "--print-address=1"]);
-        let mut bus = Process::spawn("the message bus", &mut bus, &folder.path().join("bus.log"));
-        let address = format!("unix:{}", bus.line("unix:", Duration::from_secs(10)));
+        let bus = Bus::start(folder.path());
         let asked = Asked::default();
         let manager = Manager { asked: Arc::clone(&asked) };
         let connection = async {
-            zbus::connection::Builder::address(address.as_str())?
+            zbus::connection::Builder::address(bus.address.as_str())?
                 .serve_at(PATH, manager)?
                 .name("org.freedesktop.login1")?
                 .build()
                 .await
         };
         let connection = connection.await.expect("logind on the bus");
-        Self { _bus: bus, address, connection, asked, _folder: folder }
+        Self { bus, connection, asked, _folder: folder }
     }
 
     /// Variables by which a program finds it.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
-        vec![("DBUS_SYSTEM_BUS_ADDRESS", self.address.clone())]
+        vec![("DBUS_SYSTEM_BUS_ADDRESS", self.bus.address.clone())]
     }
 
     /// Whether somebody holds an inhibitor of this mode now.
