@@ -16,6 +16,20 @@ pub struct Installed {
     pub turn_on: &'static str,
 }
 
+impl Installed {
+    /// Whether a program is a part of it, by its file or by its name alone.
+    #[must_use]
+    pub fn has(&self, program: &str) -> bool {
+        let plain = |text: &str| -> String {
+            text.chars().filter(char::is_ascii_alphanumeric).map(|it| it.to_ascii_lowercase()).collect()
+        };
+        let name = plain(self.name);
+        // Short names begin others.
+        let is = |part: String| part == name || name.len() > 5 && part.starts_with(&name);
+        program.split(['/', '\\']).any(|part| is(plain(part)))
+    }
+}
+
 /// Where each leaves its files under a home folder, on any platform.
 const KNOWN: [(Installed, &[&str]); 3] = [
     (
@@ -51,6 +65,18 @@ pub fn installed(home: &Path) -> Vec<Installed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_programs_are_known_by_their_folders_and_names() {
+        let it = |kind| KNOWN.iter().find(|(it, _)| it.kind == kind).unwrap().0;
+        for program in ["/opt/LM Studio/lm-studio", "/home/i/.lmstudio/.internal/utils/node", "lm-studio"] {
+            assert!(it(Kind::LmStudio).has(program), "{program}");
+        }
+        assert!(it(Kind::Ollama).has("/usr/local/bin/ollama") && it(Kind::Jan).has("C:\\Apps\\Jan\\Jan.exe"));
+        for program in ["/usr/bin/janet", "/home/jane/blender", "studio"] {
+            assert!(!KNOWN.iter().any(|(it, _)| it.has(program)), "{program}");
+        }
+    }
 
     #[test]
     fn lm_studio_with_its_server_off_is_found_by_its_files() {

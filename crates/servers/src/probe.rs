@@ -1,5 +1,7 @@
 //! What a model can do, seen in live requests: a name or a version proves nothing.
 
+mod continuing;
+
 use std::time::{Duration, Instant};
 
 use idlewatt_protocol::Capabilities;
@@ -39,7 +41,7 @@ pub struct ProbeReport {
 }
 
 /// Measures a model with some short live requests. Seconds for a warm model; a cold one is loaded first, which may take
-/// two minutes. Every request has its own limit, so the whole ends within five.
+/// two minutes. Every request has its own limit, so the whole ends within ten.
 pub async fn probe(server: &dyn ModelServer, model: &Model) -> ProbeReport {
     let probing = Probing { server, model };
     let mut report = ProbeReport::default();
@@ -56,6 +58,9 @@ pub async fn probe(server: &dyn ModelServer, model: &Model) -> ProbeReport {
         seen.logprobs = probing.tells_logprobs().await;
         seen.tools = probing.calls_tools().await;
         seen.json_schema = probing.keeps_a_schema().await;
+    }
+    if seen.chat && seen.streaming {
+        seen.continuation = probing.goes_on(&mut report.notes).await;
     }
     if seen.streaming {
         match probing.stops_on_disconnect().await {

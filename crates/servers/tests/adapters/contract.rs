@@ -5,15 +5,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use idlewatt_protocol::Continuation;
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_servers::{
-    Call, DiscoverOptions, Found, Kind, Model, ModelServer, ServerAnswer, ServerError, ServerKeys, Servers,
-    UnloadError, probe,
+    Begun, Call, DiscoverOptions, Found, Kind, Model, ModelServer, ServerAnswer, ServerError, ServerKeys,
+    Servers, UnloadError, probe,
 };
 use url::Url;
 
 use crate::fakes::{Fake, Garbage, Of};
 
+const QUESTION: &[u8] = br#"{"messages":[{"role":"user","content":"Count."}],"stream":true}"#;
 /// Long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -59,8 +61,7 @@ pub(crate) async fn ask(
     model: &Model,
     tokens: u32,
 ) -> Result<ServerAnswer, ServerError> {
-    let body = br#"{"messages":[{"role":"user","content":"Count."}],"stream":true}"#;
-    server.call(model, Call::new(Endpoint::ChatCompletions, body, tokens)).await
+    server.call(model, Call::new(Endpoint::ChatCompletions, QUESTION, tokens)).await
 }
 
 pub(crate) async fn read(mut answer: ServerAnswer) -> String {
@@ -142,6 +143,26 @@ async fn keeps_the_contract(of: Of) {
     assert!(report.tokens_per_second.is_some_and(|speed| speed > 1.0));
     ok("probe");
 
+    assert_eq!(can.continuation, goes_on(of), "{report:?}");
+    for ids in [&[][..], &[11, 12, 13, 14, 15, 16, 170, 171, 172][..]] {
+        let begun = Begun { text: "one two three\nfour 你好😀", ids };
+        let call = Call { begun: Some(begun), ..Call::new(Endpoint::ChatCompletions, QUESTION, 2) };
+        let by = if ids.is_empty() { Continuation::Text } else { Continuation::Ids };
+        match server.call(&model, call).await {
+            Ok(answer) => {
+                let text = read(answer).await;
+                assert!(goes_on(of) >= Continuation::Text, "{text}");
+                let (next, other) = (text.find(" eight "), text.find("one "));
+                assert!(next.is_some_and(|at| other.is_none_or(|other| at < other)), "{text}");
+            }
+            Err(error) => {
+                assert_eq!(error, ServerError::Continuation);
+                assert!(goes_on(of) < by);
+            }
+        }
+    }
+    row(name, "continue", how_it_goes_on(of));
+
     frees(&host, &fake, of, &*server, &model).await;
     row(name, "unload, verify", if of.frees() { "fake" } else { "fake: says that it cannot" });
 
@@ -190,6 +211,23 @@ async fn keeps_the_contract(of: Of) {
 
     lies(&host, of).await;
     ok("a lie about its name");
+}
+
+/// How it goes on with an answer that has begun.
+fn goes_on(of: Of) -> Continuation {
+    match of {
+        Of::LlamaCpp | Of::LlamaRouter => Continuation::Ids,
+        Of::Ollama | Of::Vllm | Of::SgLang | Of::TabbyApi => Continuation::Text,
+        _ => Continuation::None,
+    }
+}
+
+fn how_it_goes_on(of: Of) -> &'static str {
+    match goes_on(of) {
+        Continuation::None => "fake: never asked to",
+        Continuation::Text => "fake, by text",
+        Continuation::Ids => "fake, by ids and by text",
+    }
 }
 
 /// Whether a stop can be seen from outside: where the server tells what it works on, or answers one at a time.

@@ -1,6 +1,7 @@
 //! Fakes of model servers that behave as the servers do, quirks included. What each copies, and from which version, is in
 //! its folder under `fixtures/`. A fake knows what really goes on in it (generating, memory held), whatever it says.
 
+mod going_on;
 mod servers;
 
 use std::convert::Infallible;
@@ -22,8 +23,8 @@ use url::Url;
 
 /// Between two tokens.
 const TOKEN: Duration = Duration::from_millis(2);
-/// What an answer is made of, over and over.
-const WORDS: [&str; 8] = ["one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight "];
+/// What an answer is made of, over and over, one an event.
+const WORDS: [&str; 8] = ["one ", "two ", "three", "\nfour ", "你", "好", "😀", " eight "];
 
 /// Which server is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,8 @@ pub(crate) struct State {
     pub(crate) keeps_memory: AtomicBool,
     /// Started without what freeing needs: dev mode, memory saver, admin.
     pub(crate) cannot_free: AtomicBool,
+    /// Ollama: the model's template or renderer closes a trailing message of the assistant's, and the model answers it.
+    pub(crate) answers_anew: AtomicBool,
     /// Requests that it computes right now.
     pub(crate) generating: AtomicU32,
     /// The key that it wants.
@@ -145,6 +148,7 @@ impl Fake {
             memory: AtomicBool::new(true),
             keeps_memory: AtomicBool::new(false),
             cannot_free: AtomicBool::new(false),
+            answers_anew: AtomicBool::new(false),
             generating: AtomicU32::new(0),
             key: Mutex::default(),
             garbage: Mutex::default(),
@@ -286,6 +290,10 @@ async fn infer(state: Arc<State>, chat: bool, body: Value) -> Response {
     if let Some(refused) = servers::unready(&state).await {
         return refused;
     }
+    let from = match going_on::from(&state, chat, &body) {
+        Ok(from) => from,
+        Err(refused) => return *refused,
+    };
     let turn = match state.of.one_at_a_time() {
         true => Some(Arc::clone(&state.turn).lock_owned().await),
         false => None,
@@ -298,7 +306,7 @@ async fn infer(state: Arc<State>, chat: bool, body: Value) -> Response {
     if body["stream"] != true {
         tokio::time::sleep(TOKEN * u32::try_from(tokens).unwrap()).await;
         drop(generating);
-        let text: String = (0..tokens).map(|at| WORDS[at % WORDS.len()]).collect();
+        let text: String = (0..tokens).map(|at| WORDS[(from + at) % WORDS.len()]).collect();
         let choice = match chat {
             true => {
                 json!({"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "length"})
@@ -308,8 +316,9 @@ async fn infer(state: Arc<State>, chat: bool, body: Value) -> Response {
         return json_text(json!({"model": model, "choices": [choice], "usage": usage}).to_string());
     }
     let with_usage = body["stream_options"]["include_usage"] == true;
+    let extras = going_on::Extras::of(state.of, &body);
     let events = stream::unfold((0, Some(generating)), move |(at, generating)| {
-        let (model, usage) = (model.clone(), usage.clone());
+        let (model, usage, extras) = (model.clone(), usage.clone(), extras.clone());
         async move {
             let generating = generating?;
             let event = |choices: Value, usage: Value| {
@@ -317,12 +326,17 @@ async fn infer(state: Arc<State>, chat: bool, body: Value) -> Response {
             };
             if at < tokens {
                 tokio::time::sleep(TOKEN).await;
-                let word = WORDS[at % WORDS.len()];
-                let choice = match chat {
+                let word = WORDS[(from + at) % WORDS.len()];
+                let mut choice = match chat {
                     true => json!({"index": 0, "delta": {"content": word}, "finish_reason": null}),
                     false => json!({"index": 0, "text": word, "finish_reason": null}),
                 };
-                let text = event(json!([choice]), Value::Null);
+                let timings = extras.add(&mut choice, from, at);
+                let mut event: Value = json!({"model": model, "choices": [choice], "usage": null});
+                if let Some(timings) = timings {
+                    event["timings"] = timings;
+                }
+                let text = format!("data: {event}\n\n");
                 return Some((Ok::<_, Infallible>(text), (at + 1, Some(generating))));
             }
             let last = if with_usage { event(json!([]), usage) } else { String::new() };

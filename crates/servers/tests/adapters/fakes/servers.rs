@@ -65,6 +65,9 @@ pub(super) async fn unready(state: &State) -> Option<Response> {
 pub(super) fn facts(state: &Arc<State>, method: &Method, path: &str, target: &str, body: &Value) -> Response {
     let get = method == Method::GET;
     let said = match state.of {
+        Of::LlamaCpp | Of::LlamaRouter if !get && super::going_on::worked_out(path, body).is_some() => {
+            super::going_on::worked_out(path, body).map(|it| it.to_string())
+        }
         Of::LlamaCpp if get => llama_cpp(path),
         Of::LlamaRouter => llama_router(state, get, path, target, body),
         Of::Ollama => ollama(state, get, path, body),
