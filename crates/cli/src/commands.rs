@@ -79,13 +79,13 @@ pub(crate) fn execute(home: &Home, command: Command) -> Result<ExitCode, Failure
         Command::Receipt(command) => receipt::execute(home, command),
         Command::Config(command) => settings(home, command),
         Command::Hub { action, json } => {
-            let on = match action {
-                Some(args::Hub::Start) => Some(true),
-                Some(args::Hub::Stop) => Some(false),
-                Some(args::Hub::Invite) => return show(ask(home, &Request::InviteToOwnHub)?, json),
-                Some(args::Hub::Show) | None => None,
+            let request = match action {
+                Some(args::Hub::Start) => Request::OwnHub { on: Some(true) },
+                Some(args::Hub::Stop) => Request::OwnHub { on: Some(false) },
+                Some(args::Hub::Show) | None => Request::OwnHub { on: None },
+                Some(args::Hub::Invite) => Request::InviteToOwnHub,
             };
-            show(ask(home, &Request::OwnHub { on })?, json)
+            show(ask(home, &request)?, json)
         }
         Command::Panel(json) => show(ask(home, &Request::Panel)?, json),
         Command::Endpoint(json) => show(ask(home, &Request::OwnEndpoint)?, json),
