@@ -19,12 +19,14 @@ use std::time::Duration;
 use idlewatt_hub_core::allowance::KeyLimits;
 use idlewatt_hub_core::ledger::{AccountName, FeeRate, Month, Statement};
 use idlewatt_protocol::MicroCredits;
+use idlewatt_protocol::invite::Invite;
 use idlewatt_protocol::node_key::KEY_SHOWN;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::hub::now;
+use crate::qr::{self, Picture};
 use crate::store::{
     self, Account, Audited, BackedUp, BackupError, Group, Key, NewKey, Node, OpenError, Store, StoreError,
     Whom,
@@ -240,10 +242,7 @@ pub enum Answer {
     /// Keys without the keys.
     Keys(Vec<Key>),
     /// A new invite.
-    Invite {
-        /// The link.
-        invite: String,
-    },
+    Invite(NewInvite),
     /// One account.
     Account(Account),
     /// Accounts.
@@ -265,6 +264,26 @@ pub enum Answer {
     Backup(BackedUp),
     /// What operators did, the newest last.
     Audit(Vec<Audited>),
+}
+
+/// An invite in two forms that say the same. Either is a secret until it is used.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NewInvite {
+    /// Opens Idlewatt, or is pasted into it: `idlewatt://join?…`.
+    pub invite: String,
+    /// Opens the hub's own page in a browser, on a telephone for example; only where who uses it may ask, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// The page's address to be scanned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<Picture>,
+}
+
+impl NewInvite {
+    fn new(invite: &Invite, spends: bool) -> Self {
+        let page = invite.page().filter(|_| spends).map(String::from);
+        Self { invite: invite.to_string(), picture: page.as_deref().and_then(qr::picture), page }
+    }
 }
 
 /// Why a command was not done.
@@ -329,7 +348,7 @@ async fn act(store: &Store, command: Command) -> Result<Answer, CommandError> {
         }
         Command::KeyRevoke { key } => Answer::Revoked(store.revoke_key(key).await?),
         Command::InviteCreate { account, spends, group } => {
-            Answer::Invite { invite: store.create_invite(account, spends, group).await?.to_string() }
+            Answer::Invite(NewInvite::new(&store.create_invite(account, spends, group).await?, spends))
         }
         Command::AccountList => Answer::Accounts(store.accounts().await?),
         Command::AccountShow { account } => Answer::Account(store.account(account).await?),

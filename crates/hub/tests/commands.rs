@@ -43,6 +43,11 @@ fn keys_invites_accounts_and_groups_are_made_and_shown() {
             .unwrap()
             .starts_with("idlewatt://join?hub=http%3A%2F%2F127.0.0.1%3A4181&key=")
     );
+    // The same for a telephone, with its secret where no server sees it.
+    assert!(invite["page"].as_str().unwrap().starts_with("http://127.0.0.1:4181/join#"));
+    assert!(invite["picture"]["path"].as_str().unwrap().starts_with("M4 4h1v1h-1z"));
+    let earns = json(data, "invite create --account ben --earn-only");
+    assert_eq!((earns.get("page"), earns.get("picture")), (None, None));
     let names: Vec<Value> =
         json(data, "account list").as_array().unwrap().iter().map(|it| it["account"].clone()).collect();
     assert_eq!(names, ["anna", "ben", "fees", "issuance"]);

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use idlewatt_hub::admin::Answer;
+use idlewatt_hub::admin::{Answer, NewInvite};
+use idlewatt_hub::qr;
 use idlewatt_hub::store::{Account, Checked, Group, Key};
 use idlewatt_hub_core::allowance::KeyLimits;
 use idlewatt_hub_core::ledger::{AccountName, CSV_HEAD, Statement, Tally, kwh};
@@ -13,7 +14,7 @@ pub(super) fn json(answer: &Answer) -> serde_json::Result<String> {
         Answer::Key(it) => serde_json::to_string(it),
         Answer::Revoked(it) => serde_json::to_string(it),
         Answer::Keys(it) => serde_json::to_string(it),
-        Answer::Invite { invite } => serde_json::to_string(&serde_json::json!({ "invite": invite })),
+        Answer::Invite(it) => serde_json::to_string(it),
         Answer::Account(it) => serde_json::to_string(it),
         Answer::Accounts(it) => serde_json::to_string(it),
         Answer::Group(it) => serde_json::to_string(it),
@@ -37,9 +38,7 @@ pub(super) fn text(answer: &Answer) -> String {
         Answer::Revoked(key) => format!("{}… of {} is revoked.", key.key, key.account),
         Answer::Limited(key) => keys(std::slice::from_ref(key)),
         Answer::Keys(list) => keys(list),
-        Answer::Invite { invite } => {
-            format!("{invite}\nFor one node, within 24 hours: `idlewatt join` there, or open it.")
-        }
+        Answer::Invite(it) => invite(it),
         Answer::Account(account) => accounts(std::slice::from_ref(account)),
         Answer::Accounts(list) => accounts(list),
         Answer::Group(group) => group_text(group),
@@ -88,6 +87,18 @@ pub(super) fn text(answer: &Answer) -> String {
             }),
         ),
     }
+}
+
+fn invite(NewInvite { invite, page, .. }: &NewInvite) -> String {
+    let machine = format!("a machine lend its GPU here, with `idlewatt join` there:\n{invite}\n\n");
+    let Some(page) = page else {
+        return format!("Let {machine}For one machine, within 24 hours. Keep it to yourself until then.");
+    };
+    format!(
+        "{}\nScan it with a telephone to chat there, or open it in a browser:\n{page}\n\nOr let {machine}For one of them, \
+         within 24 hours. Keep it to yourself until then.",
+        qr::for_terminal(page).unwrap_or_default()
+    )
 }
 
 fn keys(list: &[Key]) -> String {

@@ -1,6 +1,6 @@
 // A conversation with a model of this hub. The key is kept in this browser; what is said is kept nowhere.
 
-import { $, ask, credits, el, energy, number, payload, Refused, say } from './page.js'
+import { $, ask, bytes, credits, el, energy, number, payload, Refused, say } from './page.js'
 
 const KEPT = 'idlewatt.key'
 const MODEL = 'idlewatt.model'
@@ -264,11 +264,12 @@ async function settle(page, id) {
     const file = await (await ask(`v1/receipts/${encodeURIComponent(id)}`, { key: held.key })).json()
     const receipt = payload(file.receipt)
     const { segments } = receipt
-    const nodes = segments.map(({ node }, i) => el('span', {}, i === 0 ? 'answered by ' : 'carried on by ', el('code', {}, node.slice(0, 12))))
+    const names = await Promise.all(segments.map(({ node }) => short(node)))
+    const nodes = names.map((name, i) => el('span', {}, i === 0 ? 'answered by ' : 'carried on by ', el('code', {}, name)))
     const statements = segments.map(({ statement }) => (statement.signed ? payload(statement.signed) : undefined))
     const used = statements.map((one) => one?.energy?.total_mj ?? one?.energy?.marginal_mj)
     const labels = new Set(statements.map((one) => one?.energy?.label))
-    const tokens = segments.reduce((sum, { usage }) => sum + usage.completion_tokens, 0)
+    const tokens = segments.reduce((sum, { usage }) => sum + usage.completion, 0)
     const earned = segments.reduce((sum, one) => sum + one.earned, 0)
     const facts = [
       `${number(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`,
@@ -283,6 +284,12 @@ async function settle(page, id) {
   } catch {
     page.told.append(el('span', {}, 'its receipt is not there yet'))
   }
+}
+
+/** What hubs and their pages call a node: the beginning of its key's digest. */
+async function short(key) {
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes(key)))
+  return [...digest.slice(0, 6)].map((byte) => byte.toString(16).padStart(2, '0')).join('')
 }
 
 function save(name, value) {

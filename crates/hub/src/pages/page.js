@@ -78,6 +78,8 @@ export function energy(mj) {
   return mj < 3_600_000_000 ? `${significant(mj / 3.6e6)} Wh` : `${significant(mj / 3.6e9)} kWh`
 }
 
+/** Base64, in either alphabet. */
+export const bytes = (text) => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0))
+
 /** The JSON in a signed envelope. What it says is as true as who signed it: nothing is checked here. */
-export const payload = (envelope) =>
-  JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(envelope.payload), (c) => c.charCodeAt(0))))
+export const payload = (envelope) => JSON.parse(new TextDecoder().decode(bytes(envelope.payload)))
