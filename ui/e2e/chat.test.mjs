@@ -66,7 +66,7 @@ test('an invite asks before anything happens, and its secret leaves the address 
   await page.getByLabel('Message').waitFor()
   const { key: made, account } = await key()
   assert.match(made, /^iw-/)
-  assert.equal(account, 'phone')
+  assert.equal(account, 'guest')
 })
 
 test('an answer streams in, and says who gave it, what it cost and took', async () => {
@@ -135,7 +135,7 @@ test('the key stays in this browser: in no address, and in no request but in its
 
 test('an invite works once; the next one is told so', async () => {
   await page.goto(first)
-  await page.getByText(/has a key of the account phone already/).waitFor()
+  await page.getByText(/has a key of the account guest already/).waitFor()
   await page.getByRole('button', { name: 'Chat here' }).tap()
   assert.match(await page.getByRole('alert').innerText(), /used already/)
   await page.getByRole('button', { name: 'Not now' }).tap()

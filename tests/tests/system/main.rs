@@ -24,7 +24,9 @@ mod privacy;
 mod receipts;
 mod sdk;
 mod sharing;
+mod telephone;
 mod yielding;
+mod yours;
 
 use serde_json::{Value, json};
 

@@ -22,7 +22,7 @@ async fn every_page_works_in_a_browser() {
     until(claimed(Duration::from_secs(5)), "everything is settled", settled).await;
     let mut command = Command::new("npm");
     command
-        .args(["run", "--silent", "e2e"])
+        .args(["run", "--silent", "e2e", "--", "e2e/panel.test.mjs"])
         .current_dir(idlewatt_tests::here().join("../ui"))
         .env("IDLEWATT_PANEL_URL", &system.node.panel)
         .env("IDLEWATT_EXPECT", "services,networks,requests,watts");
