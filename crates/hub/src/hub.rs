@@ -13,7 +13,6 @@ use idlewatt_hub_core::session::Breach;
 use idlewatt_protocol::message::{HubMessage, Refuse, RefuseCode, Resume, Resumed};
 use idlewatt_protocol::receipt::{Envelope, Statement};
 use idlewatt_protocol::{PublicKey, RequestId, UnixMillis};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +20,7 @@ use url::Url;
 
 use crate::doors::Addresses;
 use crate::metrics::Metrics;
-use crate::node::{Left, Link, Out, Seat};
+use crate::node::{Left, Link, Outbox, Seat};
 use crate::routing::Routing;
 use crate::store::{Settled, Store};
 
@@ -56,7 +55,7 @@ pub(crate) struct Entering {
     pub(crate) account: AccountName,
     pub(crate) agent: String,
     pub(crate) epoch: u64,
-    pub(crate) out: UnboundedSender<Out>,
+    pub(crate) out: Outbox,
     pub(crate) resume: Option<Resume>,
 }
 

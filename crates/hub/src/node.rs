@@ -3,11 +3,13 @@
 mod inbox;
 mod keys;
 mod link;
+mod outbox;
 mod seat;
 mod socket;
 
 pub(crate) use inbox::{Over, Received};
 pub(crate) use keys::take as take_key;
-pub(crate) use link::{Link, Out, Stream};
+pub(crate) use link::{Link, Stream};
+pub(crate) use outbox::Outbox;
 pub(crate) use seat::{Left, Seat};
 pub(crate) use socket::upgrade;

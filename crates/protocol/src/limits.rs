@@ -66,6 +66,15 @@ pub const MAX_CONTEXT: u32 = 16 * 1024 * 1024;
 /// Most slots a service may offer.
 pub const MAX_SLOTS: u32 = 1024;
 
+/// Messages that no answer needs (states, offers, statements, pings, frames without bytes) which a node may send at once:
+/// as many as the statements of 4,096 answers that it sends again after a long absence, twice.
+pub const CHATTER_AT_ONCE: u32 = 8 * 1024;
+
+/// How many more of them each second allows, and each answer that ends.
+pub const CHATTER_A_SECOND: u32 = 500;
+/// See [`CHATTER_A_SECOND`].
+pub const CHATTER_AN_ANSWER: u32 = 8;
+
 /// Statements under one Merkle root.
 pub const MAX_BATCH: usize = 256;
 

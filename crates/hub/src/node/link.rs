@@ -12,23 +12,11 @@ use idlewatt_protocol::PublicKey;
 use idlewatt_protocol::message::{
     CancelReason, HubMessage, Posted, Refuse, RefuseCode, Request, Resume, Resumed,
 };
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::inbox::{Inbox, Over};
+use super::outbox::{Out, Outbox};
 use crate::hub::{clock, lock};
-
-/// What the socket's writer puts on the wire.
-#[derive(Debug)]
-pub(crate) enum Out {
-    Text(String),
-    Binary(Bytes),
-    Ping,
-    /// Everything before it is to be on its way; then whoever waits is told.
-    Mark(oneshot::Sender<()>),
-    /// Says why and closes.
-    Close(Refuse),
-}
 
 /// A node. The newest of its sockets has the seat.
 #[derive(Debug)]
@@ -50,7 +38,7 @@ pub(super) struct State {
     /// `None` once it is over for good.
     pub(super) session: Option<Session<Arc<Inbox>>>,
     /// `None` while the node is lost.
-    pub(super) out: Option<UnboundedSender<Out>>,
+    pub(super) out: Option<Outbox>,
     pub(super) postings: Postings,
 }
 
@@ -71,13 +59,7 @@ pub(crate) struct Stream {
 }
 
 impl Link {
-    pub(crate) fn new(
-        key: PublicKey,
-        account: AccountName,
-        agent: String,
-        epoch: u64,
-        out: UnboundedSender<Out>,
-    ) -> Self {
+    pub(crate) fn new(key: PublicKey, account: AccountName, agent: String, epoch: u64, out: Outbox) -> Self {
         let state = State {
             epoch,
             first: epoch,
@@ -106,14 +88,14 @@ impl Link {
     pub(crate) fn resume(
         &self,
         epoch: u64,
-        out: UnboundedSender<Out>,
+        out: Outbox,
         resume: &Resume,
     ) -> Result<Option<Vec<Resumed>>, Breach> {
         let mut state = lock(&self.state);
         let is_ours = (state.first..=state.epoch).contains(&resume.epoch) && epoch > state.epoch;
         let Some(session) = state.session.as_mut().filter(|_| is_ours) else { return Ok(None) };
         let resumption = session.resume(clock(), &resume.streams)?;
-        session.owners().for_each(|inbox| inbox.away(false));
+        session.owners().for_each(|inbox| inbox.away(None));
         resumption.lost.iter().for_each(|inbox| inbox.over(Over::Lost));
         state.push(Out::Close(superseded()));
         state.epoch = epoch;
@@ -127,11 +109,11 @@ impl Link {
         Ok(Some(resumption.resumed))
     }
 
-    /// Sends a request; `None` when the node is away or has too many streams.
+    /// Sends a request; `None` when the node is away, has too many streams, or takes too little of what it is sent.
     pub(crate) fn open(self: &Arc<Self>, request: Request, most: Most, body: &Bytes) -> Option<Stream> {
         let inbox = Arc::new(Inbox::default());
         let mut state = lock(&self.state);
-        state.out.as_ref()?;
+        state.out.as_ref().filter(|out| !out.is_full())?;
         let session = state.session.as_mut()?;
         let was_idle = session.running() == 0;
         let (id, frames) = session.open(clock(), Arc::clone(&inbox), request, most, body)?;
@@ -204,8 +186,7 @@ impl State {
 
     pub(super) fn push(&self, out: Out) {
         if let Some(to) = &self.out {
-            // A writer that is gone has lost the seat; what matters of this is found again when the node resumes.
-            let _ = to.send(out);
+            to.send(out);
         }
     }
 

@@ -1,16 +1,22 @@
 //! One socket's seat at its node's link. Worth nothing once a newer socket of the node has it: every call says `None` then.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use idlewatt_hub_core::session::{Breach, Due, Heard, Session};
+use idlewatt_protocol::limits::RESUME_WINDOW;
 use idlewatt_protocol::message::{HubMessage, Posted};
 use tokio::sync::oneshot;
 
 use super::inbox::Inbox;
-use super::link::{Link, Out, State};
+use super::link::{Link, State};
+use super::outbox::Out;
 use crate::hub::{clock, lock};
+
+/// A connection that was closed, rather than silent, is most often a program that is gone: one that lives dials again every
+/// three seconds at most. So whoever waits for its answer, and for no other's, waits this long.
+const CLOSED_WAIT: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -45,7 +51,7 @@ impl Seat {
             let session = state.session.as_mut()?;
             let is_back = session.alive(clock());
             if is_back {
-                session.owners().for_each(|inbox| inbox.away(false));
+                session.owners().for_each(|inbox| inbox.away(None));
             }
             Some(act(session).map(|()| is_back))
         })
@@ -87,7 +93,7 @@ impl Seat {
             };
             let next = session.next_tick();
             if due == Due::Silent {
-                session.owners().for_each(|inbox| inbox.away(true));
+                session.owners().for_each(|inbox| inbox.away(Some(RESUME_WINDOW)));
             }
             if matches!(due, Due::Ping | Due::Silent) {
                 state.push(Out::Ping);
@@ -127,7 +133,7 @@ impl Seat {
                 state.close();
                 return Some(Left::Idle);
             }
-            session.owners().for_each(|inbox| inbox.away(true));
+            session.owners().for_each(|inbox| inbox.away(Some(CLOSED_WAIT)));
             Some(Left::Waiting)
         });
         left.unwrap_or(Left::Taken)

@@ -12,9 +12,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use idlewatt_hub_core::chatter::Chatter;
 use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_hub_core::session::{Breach, Due, Heard};
 use idlewatt_hub_core::settle::open_statement;
+use idlewatt_protocol::frame::HEADER;
 use idlewatt_protocol::handshake::{hello_is_signed, sign_welcome};
 use idlewatt_protocol::limits::{
     FRAMES_PER_FLUSH, HANDSHAKE_TIMEOUT, HEARTBEAT, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, MAX_NAME,
@@ -25,12 +27,12 @@ use idlewatt_protocol::message::{
 };
 use idlewatt_protocol::receipt::{Envelope, Opener};
 use idlewatt_protocol::{Class, Nonce, PublicKey};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout, timeout_at};
 use url::Url;
 
 use super::inbox::Over;
-use super::link::{Link, Out};
+use super::link::Link;
+use super::outbox::{Out, Outgoing, outbox};
 use super::seat::Seat;
 use crate::doors::Peer;
 use crate::gateway::refusal;
@@ -65,7 +67,7 @@ pub(crate) async fn upgrade(
 async fn run(hub: Arc<Hub>, mut socket: WebSocket, peer: Peer) {
     // A stopping hub waits for farewells.
     let running = hub.tasks.token();
-    let (out, queue) = unbounded_channel();
+    let (out, queue) = outbox();
     let is_near = peer.address.is_loopback();
     let joined = match timeout(HANDSHAKE_TIMEOUT, join(&hub, &mut socket)).await {
         Ok(Some(Ok(joined))) => joined,
@@ -107,13 +109,7 @@ async fn run(hub: Arc<Hub>, mut socket: WebSocket, peer: Peer) {
 }
 
 /// From the welcome to the end of the socket.
-async fn serve(
-    hub: &Arc<Hub>,
-    seat: &Seat,
-    socket: WebSocket,
-    queue: UnboundedReceiver<Out>,
-    posted_through: u64,
-) {
+async fn serve(hub: &Arc<Hub>, seat: &Seat, socket: WebSocket, queue: Outgoing, posted_through: u64) {
     let (sink, stream) = socket.split();
     let mut writer = Box::pin(write(sink, queue));
     let ended = tokio::select! {
@@ -226,7 +222,7 @@ fn close(refuse: &Refuse) -> Option<CloseFrame> {
 }
 
 /// Ends when the queue closes, a close was sent, or the socket fails.
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: UnboundedReceiver<Out>) {
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: Outgoing) {
     while let Some(first) = queue.recv().await {
         let mut next = Some(first);
         let mut fed = 0;
@@ -240,7 +236,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: UnboundedRece
                 return;
             }
             fed += 1;
-            next = if fed < FRAMES_PER_FLUSH { queue.try_recv().ok() } else { None };
+            next = if fed < FRAMES_PER_FLUSH { queue.try_recv() } else { None };
         }
         if sink.flush().await.is_err() {
             return;
@@ -271,11 +267,24 @@ async fn feed(sink: &mut SplitSink<WebSocket, Message>, out: Out) -> Option<()> 
 /// Ends when the node closes, the socket fails, the session is over, or with what the node did wrong.
 async fn read(hub: &Arc<Hub>, seat: &Seat, mut stream: SplitStream<WebSocket>) -> Result<End, Breach> {
     let mut said = None;
+    let mut chatter = Chatter::new(clock());
     while let Some(message) = stream.next().await {
         let heard = match message {
-            Ok(Message::Text(text)) => hear(hub, seat, &text, &mut said),
-            Ok(Message::Binary(bytes)) => seat.binary(&bytes),
-            Ok(Message::Ping(_) | Message::Pong(_)) => seat.alive(),
+            Ok(Message::Text(text)) => {
+                chatter.heard(clock(), 1)?;
+                hear(hub, seat, &text, &mut said, &mut chatter)
+            }
+            Ok(Message::Binary(bytes)) => {
+                // Bytes are bounded by credit; frames without any are not.
+                if bytes.len() <= HEADER {
+                    chatter.heard(clock(), 1)?;
+                }
+                seat.binary(&bytes)
+            }
+            Ok(Message::Ping(_) | Message::Pong(_)) => {
+                chatter.heard(clock(), 1)?;
+                seat.alive()
+            }
             Ok(Message::Close(_)) => return Ok(End::Lost),
             Err(error) => return too_long(error).map_or(Ok(End::Lost), Err),
         };
@@ -300,6 +309,7 @@ fn hear(
     seat: &Seat,
     text: &str,
     said: &mut Option<NodeState>,
+    chatter: &mut Chatter,
 ) -> Option<Result<bool, Breach>> {
     let mut statements = None;
     let key = &seat.link.key;
@@ -310,8 +320,14 @@ fn hear(
             hub.route(|routing| routing.state(key, &state));
         }
         Heard::Head { owner, status, streaming } => owner.head(status, streaming),
-        Heard::Ended { owner, end } => owner.over(Over::Ended(end)),
-        Heard::Refused { owner, code } => owner.over(Over::Refused(code)),
+        Heard::Ended { owner, end } => {
+            chatter.answered();
+            owner.over(Over::Ended(end));
+        }
+        Heard::Refused { owner, code } => {
+            chatter.answered();
+            owner.over(Over::Refused(code));
+        }
         Heard::Statements(batch) => statements = Some(batch),
         Heard::Yield => {
             *said = None;
@@ -323,7 +339,10 @@ fn hear(
         }
     });
     match (heard, statements) {
-        (Some(Ok(is_back)), Some(batch)) => Some(believe(hub, &seat.link, batch).map(|()| is_back)),
+        (Some(Ok(is_back)), Some(batch)) => {
+            let allowed = chatter.heard(clock(), batch.len());
+            Some(allowed.and_then(|()| believe(hub, &seat.link, batch)).map(|()| is_back))
+        }
         (heard, _) => heard,
     }
 }
