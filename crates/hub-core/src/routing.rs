@@ -213,7 +213,7 @@ pub struct Router {
     by_key: HashMap<PublicKey, u32>,
     by_account: HashMap<AccountName, Mine>,
     accounts: u32,
-    directory: Directory,
+    directory: Arc<Directory>,
     lists: Lists,
     affinity: Affinity,
     hedges: Allowance,
@@ -302,22 +302,21 @@ impl Router {
         self.with(key, |node| node.hinted = node.hinted.max(node.given + 1));
     }
 
-    /// Who is in whose circle, in the place of what was known of it.
-    pub fn know(&mut self, directory: Directory) {
-        self.directory = directory;
-        for at in self.by_key.values().copied().collect::<Vec<_>>() {
-            self.unlist(at);
-            self.list(at);
+    /// Who is in whose circle and whom hosts refuse, in the place of what was known of it. The nodes of those to whom it makes
+    /// a difference.
+    pub fn know(&mut self, directory: Arc<Directory>) -> Vec<PublicKey> {
+        let before = std::mem::replace(&mut self.directory, directory);
+        let place = |directory: &Directory, account| {
+            (directory.is_open(), directory.group_of(account).cloned(), directory.is_picky(account))
+        };
+        let differs = |account| place(&before, account) != place(&self.directory, account);
+        let mine = self.by_account.iter().filter(|(account, _)| differs(account));
+        let nodes: Vec<u32> = mine.flat_map(|(_, mine)| mine.nodes.iter().copied()).collect();
+        for at in &nodes {
+            self.unlist(*at);
+            self.list(*at);
         }
-    }
-
-    /// An account's group and whom it refuses changed: `change` says so in the directory.
-    pub fn knows(&mut self, account: &AccountName, change: impl FnOnce(&mut Directory)) {
-        change(&mut self.directory);
-        for at in self.by_account.get(account).map_or_else(Vec::new, |mine| mine.nodes.clone()) {
-            self.unlist(at);
-            self.list(at);
-        }
+        nodes.into_iter().filter_map(|at| self.node(at)).map(|node| node.key).collect()
     }
 
     /// Whether a node takes requests; `None` when it is not connected.

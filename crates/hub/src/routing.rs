@@ -88,6 +88,21 @@ impl Drop for Waiting {
     }
 }
 
+/// Keeps the table to what the store says of circles, until dropped.
+pub(crate) async fn follow(hub: Arc<Hub>) {
+    let mut directory = hub.store.directory();
+    loop {
+        let now = Arc::clone(&directory.borrow_and_update());
+        hub.route(|routing| {
+            let nodes = routing.router.know(now);
+            nodes.iter().for_each(|node| routing.serve(node));
+        });
+        if directory.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Hub {
     /// Changes who may be chosen; whoever can be served after that gets a slot.
     pub(crate) fn route<R>(&self, change: impl FnOnce(&mut Routing) -> R) -> R {
@@ -100,18 +115,6 @@ impl Hub {
             let _ = waiter.turn.send(turn);
         }
         result
-    }
-
-    /// Keeps the table to who is in whose circle, for as long as the hub serves.
-    pub(crate) async fn follow_circles(&self) {
-        let mut circles = self.store.directory();
-        loop {
-            let directory = Arc::clone(&circles.borrow_and_update());
-            self.route(|routing| routing.router.know((*directory).clone()));
-            if circles.changed().await.is_err() {
-                return;
-            }
-        }
     }
 
     /// A slot for this where one is free, or else a place in the line: `before`, where it has had one.

@@ -241,7 +241,7 @@ impl Serving {
         tokio::select! {
             () = stop => {}
             () = self.stay_found() => {}
-            () = hub.follow_circles() => {}
+            () = crate::routing::follow(Arc::clone(&hub)) => {}
         }
         tracing::info!(under_way = hub.under_way(), "draining");
         hub.drain(DRAIN);
