@@ -50,6 +50,11 @@ pub struct Validated {
     pub prompt_bound: u32,
     /// What a service must have been seen to do.
     pub needs: Capabilities,
+    /// Whether another node may go on with an answer of it that broke off: it is a stream of plain text, and what comes next
+    /// follows from the text alone.
+    pub continues: bool,
+    /// Where the answer is to end.
+    pub stops: Vec<String>,
     /// Fields that were accepted and are ignored.
     pub ignored: Vec<&'static str>,
     body_bytes: usize,
@@ -85,12 +90,18 @@ pub fn validate(endpoint: Endpoint, body: &[u8]) -> Result<Validated, ApiError> 
     let mut forwarded = String::with_capacity(body.len());
     let mut ignored = Vec::new();
     let mut begins = None;
+    let mut is_plain = stream;
+    let mut stops = Vec::new();
     for (name, fate) in fields::of(endpoint) {
         let Some(raw) = all.remove(*name) else { continue };
         match fate {
             Fate::Forward(kind) => {
                 kind.check(name, raw)?;
                 need(&mut needs, name, raw);
+                is_plain &= follows_from_its_text(name, raw);
+                if *name == "stop" {
+                    stops = fields::stops(raw);
+                }
                 forwarded.extend([",\"", name, "\":", raw.get()]);
                 if *name == needed && endpoint != Endpoint::Embeddings {
                     begins = Some(forwarded.len() - raw.get().len()..forwarded.len());
@@ -121,6 +132,8 @@ pub fn validate(endpoint: Endpoint, body: &[u8]) -> Result<Validated, ApiError> 
         max_tokens_asked,
         prompt_bound,
         needs,
+        continues: is_plain && !(needs.logprobs || needs.tools || needs.json_schema),
+        stops,
         ignored,
         body_bytes: body.len(),
         forwarded,
@@ -270,6 +283,17 @@ fn include_usage(options: Option<&RawValue>, stream: bool) -> Result<bool, ApiEr
         None | Some("null" | "false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => Err(invalid("its `include_usage` must be true or false")),
+    }
+}
+
+/// Whether what comes next in an answer depends on this field only through the text so far. Repetition penalties look back
+/// over tokens that a second server would take for the prompt's.
+fn follows_from_its_text(name: &str, raw: &RawValue) -> bool {
+    match name {
+        "presence_penalty" | "frequency_penalty" => raw.get().parse() == Ok(0.0),
+        "echo" => raw.get() == "false",
+        "prompt" => !fields::is_tokens(raw.get()),
+        _ => true,
     }
 }
 

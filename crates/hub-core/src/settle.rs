@@ -6,10 +6,10 @@
 //!
 //! Not here: money ([`crate::ledger`]) and receipts (the hub's store).
 
-use idlewatt_protocol::message::{Endpoint, Outcome};
+use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::receipt::{Envelope, Opener, STATEMENT_TYPE, Statement};
 use idlewatt_protocol::usage::Reading;
-use idlewatt_protocol::{Digest, Nonce, PublicKey, RequestId, Usage, UsageSource};
+use idlewatt_protocol::{Digest, Joined, Nonce, PublicKey, RequestId, Usage, UsageSource};
 use sha2::{Digest as _, Sha256};
 
 use crate::session::{Breach, Most};
@@ -88,8 +88,8 @@ pub struct Delivered {
     pub length: u64,
     /// The hub's own count of them.
     pub tally: Tally,
-    /// How it ended.
-    pub outcome: Outcome,
+    /// How it went on from what another node delivered.
+    pub joined: Joined,
 }
 
 impl Delivered {
@@ -139,6 +139,9 @@ pub fn believe(
     if statement.request != request || statement.endpoint != delivered.endpoint {
         return Ok(Err("the node's statement is about another request"));
     }
+    if statement.joined != delivered.joined {
+        return Ok(Err("the node's statement joins its part otherwise"));
+    }
     if statement.length != delivered.length {
         return Ok(Err("the node's statement covers another part than was delivered"));
     }
@@ -164,8 +167,9 @@ pub fn believe(
 mod tests {
     use super::*;
     use ed25519_dalek::SigningKey;
+    use idlewatt_protocol::message::Outcome;
     use idlewatt_protocol::receipt::{Energy, Timings, commitment, sign_batch};
-    use idlewatt_protocol::{Artefact, Joined, UnixMillis};
+    use idlewatt_protocol::{Artefact, UnixMillis};
 
     const SALT: Nonce = Nonce([4; 32]);
     const MOST: Most = Most { prompt: 552, completion: 100 };
@@ -192,7 +196,7 @@ mod tests {
             most: MOST,
             length: 90,
             tally,
-            outcome: Outcome::Complete,
+            joined: Joined::Single,
         }
     }
 
@@ -266,6 +270,7 @@ mod tests {
         for other in [
             Statement { request: RequestId([9; 16]), ..statement() },
             Statement { length: 91, ..statement() },
+            Statement { joined: Joined::Text, ..statement() },
             Statement { request_commitment: commitment(&SALT, b"other"), ..statement() },
             Statement { response_commitment: commitment(&SALT, b"Hell"), ..statement() },
         ] {

@@ -2,14 +2,18 @@
 
 mod answering;
 mod attempt;
+mod begun;
+mod ending;
 pub(crate) mod energy;
 mod error;
 mod models;
 mod pin;
 mod receipts;
 mod respond;
+mod search;
 mod seeking;
 mod settling;
+mod starting;
 mod wanted;
 
 use std::sync::Arc;
@@ -40,6 +44,11 @@ pub(crate) fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Hub>
         ("get", "/join", get(pages::chat::page)),
         ("post", "/join/key", post(pages::chat::redeem)),
         ("post", "/join/forget", post(pages::chat::forget)),
+        ("get", "/admin", get(pages::admin::page)),
+        ("post", "/admin/open", post(pages::admin::open)),
+        ("post", "/admin/close", post(pages::admin::close)),
+        ("post", "/admin/act", post(pages::admin::act)),
+        ("post", "/admin/statements", post(pages::admin::statements)),
         ("get", "/healthz", get(healthz)),
         ("get", "/readyz", get(readyz)),
         ("get", "/metrics", get(exposition)),

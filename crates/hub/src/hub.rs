@@ -63,8 +63,8 @@ pub(crate) struct Entering {
 #[derive(Debug)]
 struct Open {
     account: AccountName,
-    /// Who answers it, and where its statement goes.
-    node: Option<(PublicKey, Option<oneshot::Sender<Word>>)>,
+    /// Who answers it or answered a part, each with where its statement goes.
+    nodes: Vec<(PublicKey, Option<oneshot::Sender<Word>>)>,
     /// Cancelled once it is settled or void.
     over: CancellationToken,
 }
@@ -75,7 +75,7 @@ pub(crate) type Word = Result<(Envelope, Statement), Breach>;
 impl Hub {
     pub(crate) fn new(store: Store, name: String, addresses: Addresses) -> Self {
         let mut routing = Routing::default();
-        routing.router.know((**store.directory().borrow()).clone());
+        routing.router.know(Arc::clone(&store.directory().borrow()));
         Self {
             key: PublicKey::from(store.hub_key()),
             store,
@@ -184,7 +184,7 @@ impl Hub {
 
     /// A request is admitted; until [`close`](Self::close) its statements are waited for rather than void.
     pub(crate) fn admit(&self, request: RequestId, account: AccountName) {
-        let open = Open { account, node: None, over: CancellationToken::new() };
+        let open = Open { account, nodes: Vec::new(), over: CancellationToken::new() };
         lock(&self.open).insert(request, open);
     }
 
@@ -192,15 +192,16 @@ impl Hub {
     pub(crate) fn expect(&self, request: RequestId, node: PublicKey) -> oneshot::Receiver<Word> {
         let (tx, rx) = oneshot::channel();
         if let Some(open) = lock(&self.open).get_mut(&request) {
-            open.node = Some((node, Some(tx)));
+            open.nodes.retain(|(other, _)| *other != node);
+            open.nodes.push((node, Some(tx)));
         }
         rx
     }
 
-    /// Who was to answer this request delivered nothing of it, so no statement of it is waited for.
-    pub(crate) fn expect_nothing(&self, request: RequestId) {
+    /// This node delivered nothing of the request, so no statement of it is waited for.
+    pub(crate) fn expect_nothing(&self, request: RequestId, from: &PublicKey) {
         if let Some(open) = lock(&self.open).get_mut(&request) {
-            open.node = None;
+            open.nodes.retain(|(node, _)| node != from);
         }
     }
 
@@ -208,15 +209,15 @@ impl Hub {
     pub(crate) fn take_statement(&self, from: &PublicKey, envelope: Envelope, statement: Statement) -> bool {
         let mut requests = lock(&self.open);
         let Some(open) = requests.get_mut(&statement.request) else { return false };
-        match &mut open.node {
-            Some((node, tx)) if node == from => {
+        match open.nodes.iter_mut().find(|(node, _)| node == from) {
+            Some((_, tx)) => {
                 if let Some(tx) = tx.take() {
                     // Whoever waited may have given up; then the request is being settled without it.
                     let _ = tx.send(Ok((envelope, statement)));
                 }
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 
@@ -224,11 +225,12 @@ impl Hub {
     pub(crate) fn cut_off(&self, link: &Link, breach: &Breach) {
         self.metrics.breaches.add(1);
         for open in lock(&self.open).values_mut() {
-            if let Some((node, tx)) = &mut open.node
-                && *node == link.key
-                && let Some(tx) = tx.take()
-            {
-                let _ = tx.send(Err(breach.clone()));
+            for (node, tx) in &mut open.nodes {
+                if *node == link.key
+                    && let Some(tx) = tx.take()
+                {
+                    let _ = tx.send(Err(breach.clone()));
+                }
             }
         }
         link.cut_off(breach.refuse());

@@ -43,6 +43,9 @@ pub(crate) struct Metrics {
     pub(crate) broken: Counter,
     /// Requests that were tried on another node before their first byte.
     pub(crate) retries: Counter,
+    /// Nodes that broke off after their first token, and nodes that were asked to go on.
+    pub(crate) interrupted: Counter,
+    pub(crate) continued: Counter,
     /// Receipts with and without the node's statement.
     pub(crate) signed: Counter,
     pub(crate) unsigned: Counter,
@@ -174,6 +177,16 @@ pub(crate) fn exposition(hub: &Hub) -> String {
         "idlewatt_hub_retries_total",
         "Requests tried on another node before their first byte.",
         &[("", it.retries.get())],
+    );
+    counter(
+        "idlewatt_hub_interrupted_total",
+        "Nodes that broke off after their first token.",
+        &[("", it.interrupted.get())],
+    );
+    counter(
+        "idlewatt_hub_continued_total",
+        "Nodes that were asked to go on with what another delivered.",
+        &[("", it.continued.get())],
     );
     counter(
         "idlewatt_hub_receipts_total",

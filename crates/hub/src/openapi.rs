@@ -37,6 +37,11 @@ fn document() -> Value {
                 "security": [{ "key": [] }],
                 "responses": { "200": { "description": "It opens nothing any more." }, "401": error("No key of this hub, or a node's.") },
             } },
+            "/admin": { "get": open("The operator's commands as a page; from the hub's own machine, or through its encrypted door.", "text/html") },
+            "/admin/open": { "post": operated("A code of `idlewatt-hub admin link` for the secret of a session.") },
+            "/admin/close": { "post": operated("Ends the session.") },
+            "/admin/act": { "post": operated("One command of the operator's, as at the command line, and what it gives.") },
+            "/admin/statements": { "post": operated("The command `statement`, with a month's statements as CSV.") },
             "/healthz": { "get": open("The process runs.", "text/plain") },
             "/readyz": { "get": open("Takes requests; 503 while it drains.", "text/plain") },
             "/metrics": { "get": open("Counters in Prometheus' text form.", "text/plain") },
@@ -122,6 +127,21 @@ fn publish() -> Value {
     })
 }
 
+/// Asked by the admin page.
+fn operated(summary: &str) -> Value {
+    json!({
+        "summary": summary,
+        "responses": {
+            "200": { "description": "Done." },
+            "400": error("The body is not right."),
+            "401": error("The session is over."),
+            "403": error("Not from here, not with this code, or not by a page."),
+            "409": error("Not done; the words say why."),
+            "415": error("It is not sent as JSON."),
+        },
+    })
+}
+
 /// An invite, used by a browser.
 fn redeem() -> Value {
     let string = json!({ "type": "string" });
@@ -174,6 +194,7 @@ fn ask(summary: &str, needed: &str, streams: bool) -> Value {
         "summary": summary,
         "security": [{ "key": [] }],
         "parameters": [
+            { "name": "x-idlewatt-continue", "in": "header", "schema": { "enum": ["never", "same-artefact"] }, "description": "Whether another node with the same artefact may go on with an answer that broke off." },
             { "name": "x-idlewatt-max-price", "in": "header", "schema": { "type": "integer" }, "description": "Micro-credits a million tokens." },
             { "name": "x-idlewatt-scope", "in": "header", "schema": { "enum": ["own", "circle", "public"] }, "description": "Who may answer." },
         ],

@@ -61,10 +61,18 @@ pub struct Bill {
     pub earned: Vec<MicroCredits>,
 }
 
-/// Bills the segments of one request. The consumer pays the prompt once, in the first segment; a segment by the
-/// consumer's own account costs nothing.
+/// Bills the segments of one request. The consumer pays the prompt once, in the first segment, and never more than was
+/// reserved; a segment by the consumer's own account costs nothing. What later segments read anew, the prompt and what was
+/// delivered before, the hub pays out of its fee for this request as far as that reaches: never out of what others paid,
+/// or two nodes that hand answers to each other could empty its account.
 #[must_use]
-pub fn bill(consumer: &AccountName, price: Price, rate: FeeRate, segments: &[Share]) -> Bill {
+pub fn bill(
+    consumer: &AccountName,
+    price: Price,
+    rate: FeeRate,
+    reserved: MicroCredits,
+    segments: &[Share],
+) -> Bill {
     let (mut cost, mut fee) = (MicroCredits::ZERO, MicroCredits::ZERO);
     let mut earned = Vec::with_capacity(segments.len());
     for (i, segment) in segments.iter().enumerate() {
@@ -74,10 +82,19 @@ pub fn bill(consumer: &AccountName, price: Price, rate: FeeRate, segments: &[Sha
         }
         let prompt = if i == 0 { segment.usage.prompt } else { 0 };
         let gross = price.cost(u64::from(prompt) + u64::from(segment.usage.completion));
+        // What was delivered before a node was lost is only estimated, and a later count may pass the limit.
+        let gross = gross.min(reserved - cost);
         let hubs = rate.of(gross);
         cost = cost.saturating_add(gross);
         fee = fee.saturating_add(hubs);
         earned.push(gross - hubs);
+    }
+    for (segment, earned) in segments.iter().zip(&mut earned).skip(1) {
+        if segment.account != *consumer {
+            let read_anew = price.cost(segment.usage.prompt.into()).min(fee);
+            *earned = earned.saturating_add(read_anew);
+            fee -= read_anew;
+        }
     }
     Bill { cost, fee, earned }
 }
@@ -111,14 +128,16 @@ mod tests {
 
     #[test]
     fn own_nodes_cost_nothing() {
-        let bill = bill(&consumer(), Price(1_000_000), FeeRate::NONE, &[share("me", 10, 10)]);
+        let bill =
+            bill(&consumer(), Price(1_000_000), FeeRate::NONE, MicroCredits(99), &[share("me", 10, 10)]);
         assert_eq!(bill, Bill { cost: MicroCredits(0), fee: MicroCredits(0), earned: vec![MicroCredits(0)] });
         assert!(bill.credits(&[share("me", 10, 10)]).is_empty());
     }
 
     #[test]
     fn cost_rounds_up_and_fees_round_down() {
-        let bill = bill(&consumer(), Price(1_500_000), FeeRate(333_333), &[share("a", 1, 2)]);
+        let bill =
+            bill(&consumer(), Price(1_500_000), FeeRate(333_333), MicroCredits(99), &[share("a", 1, 2)]);
         assert_eq!(
             (bill.cost, bill.fee, bill.earned[0]),
             (MicroCredits(5), MicroCredits(1), MicroCredits(4))
@@ -128,8 +147,28 @@ mod tests {
     #[test]
     fn the_prompt_is_paid_once() {
         let segments = [share("a", 100, 5), share("b", 105, 7)];
-        let bill = bill(&consumer(), Price(1_000_000), FeeRate::NONE, &segments);
+        let bill = bill(&consumer(), Price(1_000_000), FeeRate::NONE, MicroCredits(999), &segments);
         assert_eq!(bill.earned, [MicroCredits(105), MicroCredits(7)]);
+    }
+
+    #[test]
+    fn what_is_read_anew_is_paid_out_of_the_fee_as_far_as_it_reaches() {
+        let of = |prompt| {
+            let segments =
+                [share("a", 100, 100), share("b", prompt, 100), share("me", 300, 9), share("c", 90, 0)];
+            bill(&consumer(), Price(1_000_000), FeeRate(500_000), MicroCredits(999), &segments)
+        };
+        let paid = of(120);
+        assert_eq!((paid.cost, paid.fee), (MicroCredits(300), MicroCredits(0)));
+        assert_eq!(paid.earned, [MicroCredits(100), MicroCredits(170), MicroCredits(0), MicroCredits(30)]);
+        assert_eq!(of(10).fee, MicroCredits(50));
+    }
+
+    #[test]
+    fn a_bill_never_passes_what_was_reserved() {
+        let segments = [share("a", 10, 6), share("b", 16, 6)];
+        let bill = bill(&consumer(), Price(1_000_000), FeeRate::NONE, MicroCredits(20), &segments);
+        assert_eq!((bill.cost, bill.earned), (MicroCredits(20), vec![MicroCredits(16), MicroCredits(4)]));
     }
 
     #[test]

@@ -193,7 +193,17 @@ impl Kind {
     }
 }
 
-fn is_tokens(text: &str) -> bool {
+/// The stop strings of a checked field; one that is empty stops nothing.
+pub(super) fn stops(raw: &RawValue) -> Vec<String> {
+    let mut stops: Vec<String> = match serde_json::from_str(raw.get()) {
+        Ok(one) => vec![one],
+        Err(_) => serde_json::from_str(raw.get()).unwrap_or_default(),
+    };
+    stops.retain(|stop| !stop.is_empty());
+    stops
+}
+
+pub(super) fn is_tokens(text: &str) -> bool {
     serde_json::from_str::<Vec<u32>>(text).is_ok_and(|tokens| !tokens.is_empty())
 }
 

@@ -82,6 +82,32 @@ fn what_is_needed_is_read_from_the_fields() {
 }
 
 #[test]
+fn only_a_stream_of_plain_text_may_be_continued() {
+    let continues = |fields: &str| chat(&format!(r#","stream":true{fields}"#)).unwrap().continues;
+    for plain in
+        ["", r#","temperature":1.5,"seed":3,"stop":"x""#, r#","presence_penalty":0,"frequency_penalty":0.0"#]
+    {
+        assert!(continues(plain), "{plain}");
+    }
+    for other in [
+        r#","logprobs":true"#,
+        r#","tools":[{"type":"function"}]"#,
+        r#","response_format":{"type":"json_object"}"#,
+        r#","presence_penalty":0.1"#,
+        r#","frequency_penalty":-1"#,
+    ] {
+        assert!(!continues(other), "{other}");
+    }
+    assert!(!chat("").unwrap().continues, "a whole answer is asked for anew");
+}
+
+#[test]
+fn stop_strings_are_read_in_both_forms() {
+    assert_eq!(chat(r#","stop":"END""#).unwrap().stops, ["END"]);
+    assert_eq!(chat(r#","stop":["a","","\n\n"]"#).unwrap().stops, ["a", "\n\n"]);
+}
+
+#[test]
 fn nothing_makes_a_node_fetch_an_address() {
     for url in ["http://10.0.0.1/x", "https://example.org/x.png", "file:///etc/passwd", "DATA:x", "//x"] {
         let part = format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#);

@@ -1,33 +1,33 @@
-//! One admitted request from the search for a node to its last byte: waits for a slot, reserves, tries nodes in turn
-//! until a first byte, relays, and hands over to the settlement whatever way it ends.
+//! One admitted request from the search for a node to its last byte: waits for a slot, tries nodes in turn until a first
+//! byte, relays, has another node go on where one broke off, and hands over to the settlement whatever way it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use idlewatt_hub_core::ledger::ReserveError;
+use idlewatt_hub_core::continuing::Told;
 use idlewatt_hub_core::openai::{ApiError, Validated};
 use idlewatt_hub_core::routing::{Choice, NoRoute, Wanted};
-use idlewatt_hub_core::settle::{Delivered, Tally};
-use idlewatt_protocol::limits::{BETWEEN_TOKENS_TIMEOUT, FIRST_TOKEN_TIMEOUT, WHOLE_ANSWER_TIMEOUT};
-use idlewatt_protocol::message::{CancelReason, Deadlines, Endpoint, Outcome, Request};
-use idlewatt_protocol::receipt::commitment;
-use idlewatt_protocol::{Class, Digest, Nonce, Price, RequestId, UnixMillis};
+use idlewatt_hub_core::settle::Tally;
+use idlewatt_protocol::message::{CancelReason, Outcome};
+use idlewatt_protocol::{Class, Digest, Nonce, PublicKey, RequestId, UnixMillis};
 use tokio::time::timeout_at;
 
-use super::attempt::{Attempt, Failure, Opened, Progress};
-use super::pin::Pins;
-use super::seeking::{BUSY_RETRY, Seeking};
+use super::attempt::{Attempt, Failure, Progress};
+use super::begun::{Begun, Continuable};
+use super::ending::ending;
+use super::search::{Search, look};
+use super::seeking::BUSY_RETRY;
 use super::settling::{Settling, settle};
 use crate::hub::{Hub, clock};
 use crate::routing::Slot;
-use crate::store::{CannotReserve, Consumer, Reservation};
+use crate::store::{Consumer, Reservation};
 
 /// A request that so many nodes failed at is at fault itself more likely than the next node would be.
 const MOST_FAILURES: usize = 3;
 
 /// After a start, nodes need this long to come back: until then their models are away rather than unknown.
-const SETTLING_IN: Duration = Duration::from_secs(10);
+pub(super) const SETTLING_IN: Duration = Duration::from_secs(10);
 
 /// What is known of a request once it is admitted.
 #[derive(Debug)]
@@ -45,14 +45,22 @@ pub(super) struct Admitted {
 /// A request on its way. Dropping it is the consumer going away.
 #[derive(Debug)]
 pub(super) struct Answering {
-    hub: Arc<Hub>,
-    request: Admitted,
+    pub(super) hub: Arc<Hub>,
+    pub(super) request: Admitted,
     began: Instant,
-    seeking: Seeking,
-    reservation: Option<Reservation>,
-    attempt: Option<Attempt>,
-    answered: Option<Choice>,
-    last_failure: Option<ApiError>,
+    /// `None` while nobody else may answer.
+    search: Option<Search>,
+    /// A slot that was found while a node was away.
+    found: Option<Slot>,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) attempt: Option<Attempt>,
+    /// What earlier nodes delivered.
+    pub(super) begun: Option<Begun>,
+    pub(super) answered: Option<Choice>,
+    /// Nodes that are not asked again, and how many of them failed since something was delivered last.
+    tried: Vec<PublicKey>,
+    failures: usize,
+    last_failure: Option<Failure>,
     is_over: bool,
 }
 
@@ -61,15 +69,19 @@ impl Answering {
         hub.metrics.requests.add(1);
         let account = request.consumer.account.clone();
         hub.admit(request.id, account.clone());
-        let seeking = Seeking::new(Arc::clone(&hub), account, request.wanted.clone());
+        let search = Search::new(&hub, &account, request.wanted.clone(), None, &[]);
         Self {
             hub,
             request,
             began: clock(),
-            seeking,
+            search: Some(search),
+            found: None,
             reservation: None,
             attempt: None,
+            begun: None,
             answered: None,
+            tried: Vec::new(),
+            failures: 0,
             last_failure: None,
             is_over: false,
         }
@@ -102,169 +114,202 @@ impl Answering {
         }
     }
 
-    /// Nobody takes the rest: what was delivered is settled, more is not made.
-    fn cancel(&mut self) {
-        match &self.attempt {
-            Some(attempt) if attempt.delivered > 0 => {
-                attempt.stream.cancel(attempt.delivered, CancelReason::Consumer);
-                self.hub.metrics.cancelled.add(1);
-                self.settle(Outcome::Cancelled);
-            }
-            _ => self.finish(),
-        }
-    }
-
     async fn step(&mut self) -> Option<Result<Bytes, ApiError>> {
         while !self.is_over {
-            if self.attempt.is_none()
-                && let Err(error) = self.seek().await
-            {
-                self.finish();
-                return Some(Err(self.last_failure.take().filter(|_| error.status != 402).unwrap_or(error)));
+            if self.attempt.is_none() {
+                if let Some(last) = self.end_by_itself() {
+                    return Some(Ok(last));
+                }
+                if let Err(error) = self.seek().await {
+                    return Some(Err(self.give_up(error)));
+                }
             }
+            let Some(progress) = self.progress().await else { continue };
             let Some(attempt) = &mut self.attempt else { continue };
             let is_first = attempt.delivered == 0;
-            let progress = match attempt.spoilt() {
-                Some(failure) => Progress::Failed(failure),
-                None => match timeout_at(attempt.deadline().into(), attempt.stream.inbox.next()).await {
-                    Ok(received) => attempt.take(received, &self.request.asked),
-                    Err(_) => Progress::Failed(attempt.timed_out()),
-                },
-            };
             match progress {
                 Progress::Waiting => {}
                 Progress::Events(bytes) => {
-                    self.note_first(is_first);
+                    self.failures = 0;
                     return Some(Ok(bytes));
                 }
                 Progress::Complete(bytes) => {
-                    self.note_first(is_first);
-                    self.hub.metrics.complete.add(1);
-                    self.settle(Outcome::Complete);
+                    self.complete();
                     return Some(Ok(bytes));
+                }
+                Progress::Stopped => {
+                    attempt.stream.cancel(0, CancelReason::Consumer);
+                    self.drop_attempt();
+                    return self.finish_begun(Some("stop")).map(Ok);
                 }
                 Progress::Failed(failure) if is_first => {
                     if let Some(error) = self.try_elsewhere(failure) {
                         return Some(Err(error));
                     }
                 }
-                Progress::Failed(failure) => {
-                    attempt.stream.cancel(attempt.delivered, failure.cancel);
-                    self.hub.metrics.broken.add(1);
-                    self.settle(failure.outcome);
-                    return Some(Err(failure.error));
-                }
+                Progress::Failed(failure) => self.interrupted(failure),
             }
         }
         None
     }
 
-    fn note_first(&self, is_first: bool) {
-        if is_first {
+    /// What came of the node, or what its silence means. While it is away another is looked for; what that one needs is
+    /// the same as after a failure.
+    async fn progress(&mut self) -> Option<Progress> {
+        let attempt = self.attempt.as_mut()?;
+        if let Some(failure) = attempt.spoilt() {
+            return Some(Progress::Failed(failure));
+        }
+        let was_away = attempt.is_away();
+        let is_unanswered = attempt.delivered == 0 && self.begun.is_none();
+        let received = timeout_at(attempt.deadline().into(), attempt.stream.inbox.next());
+        let progress = tokio::select! {
+            biased;
+            received = received => match received {
+                Ok(received) => attempt.take(received, &self.request.asked),
+                Err(_) => Progress::Failed(attempt.timed_out()),
+            },
+            slot = look(self.search.as_mut()), if was_away => {
+                self.found = Some(slot);
+                Progress::Failed(attempt.lost())
+            }
+        };
+        let is_away = attempt.is_away();
+        if is_unanswered && attempt.delivered > 0 {
             self.hub.metrics.first_token(clock().saturating_duration_since(self.began));
         }
+        match (was_away, is_away) {
+            (false, true) => self.look_elsewhere(),
+            (true, false) => self.search.iter_mut().for_each(Search::give_up),
+            _ => {}
+        }
+        Some(progress)
+    }
+
+    /// The node is away, and may come back; who else could go on is looked for meanwhile.
+    fn look_elsewhere(&mut self) {
+        let Some(attempt) = &self.attempt else { return };
+        let node = attempt.slot.choice.node;
+        if attempt.delivered > 0 {
+            let mut told = match &self.begun {
+                Some(begun) => begun.told.clone(),
+                None => Told::new(self.request.asked.continues),
+            };
+            told.append(attempt.told.clone());
+            let parts = 1 + self.begun.as_ref().map_or(0, |begun| begun.parts.len());
+            let artefact = &attempt.slot.choice.offer.artefact;
+            let price = self.begun.as_ref().map_or(attempt.price, |begun| begun.price);
+            let wanted = Continuable { told: &told, parts, artefact, price }.wanted(&self.request.wanted);
+            self.search = self.search_for(wanted, Some(node));
+        } else if let Some(search) = &mut self.search {
+            search.failed(node);
+        }
+    }
+
+    fn search_for(&self, wanted: Option<(Wanted, Option<Wanted>)>, but: Option<PublicKey>) -> Option<Search> {
+        let (first, else_) = wanted?;
+        let tried: Vec<PublicKey> = self.tried.iter().copied().chain(but).collect();
+        Some(Search::new(&self.hub, &self.request.consumer.account, first, else_, &tried))
     }
 
     /// Gives up this node before its first byte; the error to answer with, where no other may do better.
     fn try_elsewhere(&mut self, failure: Failure) -> Option<ApiError> {
-        let attempt = self.attempt.take()?;
-        attempt.stream.cancel(0, failure.cancel);
+        let attempt = self.attempt.as_ref()?;
         let node = attempt.slot.choice.node;
-        drop(attempt);
-        // What it may still say of this request is about nothing that was delivered.
-        self.hub.expect_nothing(self.request.id);
-        if !failure.elsewhere || (!failure.busy && self.seeking.tried().len() + 1 >= MOST_FAILURES) {
-            self.finish();
-            return Some(failure.error);
+        attempt.stream.cancel(0, failure.cancel);
+        self.drop_attempt();
+        self.failures += usize::from(!failure.busy);
+        let is_hopeless = self.failures >= MOST_FAILURES || !failure.elsewhere && self.begun.is_none();
+        if !is_hopeless && failure.busy {
+            self.hub.metrics.retries.add(1);
+            self.search.iter_mut().for_each(|search| search.busy(node));
+            return None;
+        }
+        self.failed(node);
+        if self.begun.is_none() {
+            self.last_failure = Some(failure);
+        }
+        if is_hopeless {
+            return Some(self.give_up(ApiError::busy(BUSY_RETRY)));
         }
         self.hub.metrics.retries.add(1);
-        if failure.busy {
-            self.seeking.busy(node);
-        } else {
-            self.seeking.failed(node);
-            self.last_failure = Some(failure.error);
+        None
+    }
+
+    fn failed(&mut self, node: PublicKey) {
+        self.tried.push(node);
+        self.search.iter_mut().for_each(|search| search.failed(node));
+    }
+
+    /// The node delivered a part and broke off: another is to go on, where one may.
+    fn interrupted(&mut self, failure: Failure) {
+        let Some(mut attempt) = self.attempt.take() else { return };
+        attempt.stream.cancel(attempt.delivered, failure.cancel);
+        self.hub.metrics.interrupted.add(1);
+        let part = attempt.part(self.request.asked.endpoint);
+        self.tried.push(part.node);
+        let artefact = part.artefact.clone();
+        let begun = self.begun.get_or_insert_with(|| Begun {
+            parts: Vec::new(),
+            told: Told::new(self.request.asked.continues),
+            whole: attempt.tally_of_all().clone(),
+            price: attempt.price,
+            artefact,
+            max_tokens: attempt.most.completion,
+            is_finished: false,
+        });
+        begun.told.append(attempt.told.clone());
+        begun.whole = attempt.tally_of_all().clone();
+        begun.is_finished = attempt.is_finished;
+        begun.parts.push(part);
+        self.last_failure = Some(failure);
+        if self.found.is_none() {
+            let Begun { told, parts, artefact, price, .. } = &*begun;
+            let continuable = Continuable { told, parts: parts.len(), artefact, price: *price };
+            let wanted = continuable.wanted(&self.request.wanted);
+            self.search = self.search_for(wanted, None);
+        }
+    }
+
+    /// The end of an answer that lacks nothing but that: it was delivered to its own end, or has all its tokens.
+    fn end_by_itself(&mut self) -> Option<Bytes> {
+        let begun = self.begun.as_ref()?;
+        if begun.is_finished {
+            return self.finish_begun(None);
+        }
+        if begun.told.can_go_on() && begun.remaining() == 0 {
+            return self.finish_begun(Some("length"));
         }
         None
+    }
+
+    fn finish_begun(&mut self, reason: Option<&str>) -> Option<Bytes> {
+        let begun = self.begun.as_ref()?;
+        let asked = &self.request.asked;
+        let pins = self.pins(&begun.artefact);
+        let usage = asked.include_usage.then(|| begun.usage());
+        let last = ending(&pins, asked.endpoint, reason, usage);
+        self.complete();
+        Some(last)
     }
 
     /// Waits for a node and gives it the request.
     async fn seek(&mut self) -> Result<(), ApiError> {
         loop {
-            let slot = self.seeking.next().await.map_err(|why| self.no_route(why))?;
+            let slot = match self.found.take() {
+                Some(slot) => slot,
+                None => match &mut self.search {
+                    Some(search) => search.next().await.map_err(|why| self.no_route(why))?,
+                    None => return Err(ApiError::busy(BUSY_RETRY)),
+                },
+            };
             let node = slot.choice.node;
             if self.start(slot)? {
                 return Ok(());
             }
-            self.seeking.failed(node);
+            self.failed(node);
         }
     }
-
-    /// Reserves, and opens a stream on the chosen node; `false` when that node is gone.
-    fn start(&mut self, slot: Slot) -> Result<bool, ApiError> {
-        let request = &self.request;
-        let (account, asked) = (&request.consumer.account, &request.asked);
-        let offer = Arc::clone(&slot.choice.offer);
-        let price = if slot.choice.own { Price::ZERO } else { offer.price };
-        // Given back first: what was set aside for another node must not stand in the way.
-        self.reservation = None;
-        let most = asked.most(offer.context, price, self.hub.store.available(account))?;
-        let tokens = most.prompt.saturating_add(most.completion);
-        let reserved =
-            self.hub.store.reserve(request.id, &request.consumer, tokens, price.cost(tokens.into()));
-        let reservation = reserved.map_err(|error| match error {
-            CannotReserve::Ledger(ReserveError::Insufficient { wanted, available, .. }) => {
-                ApiError::insufficient_quota(wanted, available, asked.max_tokens_asked.is_some())
-            }
-            CannotReserve::Ledger(error) => {
-                tracing::error!(request = %request.id, %error, "a reservation contradicts the ledger");
-                ApiError::unavailable("The hub could not reserve credits for this request.", BUSY_RETRY)
-            }
-            CannotReserve::Over(over) => over.into(),
-            CannotReserve::Disk => ApiError::unavailable(
-                "The hub cannot write to its disk now, so it takes no requests. Its operator has to make room.",
-                SETTLING_IN,
-            ),
-        })?;
-        self.reservation = Some(reservation);
-        let body = Bytes::from(asked.forward_body(most.completion));
-        let Some(link) = self.hub.link(&slot.choice.node) else { return Ok(false) };
-        let statement = self.hub.expect(request.id, slot.choice.node);
-        let first_within = if asked.stream { FIRST_TOKEN_TIMEOUT } else { WHOLE_ANSWER_TIMEOUT };
-        let ms = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-        let deadlines =
-            Deadlines { first_token_ms: ms(first_within), between_ms: ms(BETWEEN_TOKENS_TIMEOUT) };
-        let message = Request {
-            stream: 0,
-            request: request.id,
-            service: offer.service.clone(),
-            endpoint: asked.endpoint,
-            body_bytes: 0,
-            salt: request.salt,
-            own: slot.choice.own,
-            max_tokens: most.completion,
-            price,
-            deadlines,
-            ids: false,
-            prefix: None,
-        };
-        let Some(stream) = link.open(message, most, &body) else { return Ok(false) };
-        self.answered = Some(slot.choice.clone());
-        let pins = pins(request.id, asked.endpoint, request.started, &offer.artefact.name());
-        self.attempt = Some(Attempt::new(Opened {
-            slot,
-            stream,
-            statement,
-            body_bytes: body.len() as u64,
-            request_commitment: commitment(&request.salt, &body),
-            most,
-            price,
-            tally: Tally::new(&request.salt),
-            pins,
-            first_within,
-        }));
-        Ok(true)
-    }
-
     fn no_route(&self, why: NoRoute) -> ApiError {
         let model = &self.request.asked.model;
         let is_settling_in = self.hub.started.elapsed() < SETTLING_IN && self.hub.has_absent_nodes();
@@ -303,46 +348,87 @@ impl Answering {
         }
     }
 
+    fn complete(&mut self) {
+        self.hub.metrics.complete.add(1);
+        self.settle(Outcome::Complete);
+    }
+
+    /// Nobody can answer, or go on: what was delivered is billed. The error to end with.
+    fn give_up(&mut self, error: ApiError) -> ApiError {
+        let failure = self.last_failure.take();
+        if self.begun.is_some() {
+            self.hub.metrics.broken.add(1);
+            self.settle(failure.as_ref().map_or(Outcome::Failed, |failure| failure.outcome));
+        } else {
+            self.finish();
+        }
+        failure.filter(|_| error.status != 402).map_or(error, |failure| failure.error)
+    }
+
+    /// Ends an attempt that delivered nothing: what its node may still say of this request is about nothing.
+    fn drop_attempt(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.hub.expect_nothing(self.request.id, &attempt.slot.choice.node);
+        }
+    }
+
     /// Hands what was delivered to the settlement.
     fn settle(&mut self, outcome: Outcome) {
         self.is_over = true;
-        let (Some(mut attempt), Some(reservation)) = (self.attempt.take(), self.reservation.take()) else {
-            return self.finish();
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.delivered == 0) {
+            self.drop_attempt();
+        }
+        let (attempt, begun) = (self.attempt.take(), self.begun.take());
+        let Some(reservation) = self.reservation.take() else { return self.finish() };
+        let price = begun.as_ref().map(|begun| begun.price).or(attempt.as_ref().map(|it| it.price));
+        let whole: Option<Tally> = match &attempt {
+            Some(attempt) => Some(attempt.tally_of_all().clone()),
+            None => begun.as_ref().map(|begun| begun.whole.clone()),
         };
+        let (Some(price), Some(whole)) = (price, whole) else { return self.finish() };
+        let last = attempt.map(|mut attempt| attempt.part(self.request.asked.endpoint));
         let request = &self.request;
         let settling = Settling {
             hub: Arc::clone(&self.hub),
             request: request.id,
             reservation,
             model: request.asked.model.clone(),
+            endpoint: request.asked.endpoint,
+            outcome,
             salt: request.salt,
             request_commitment: request.request_commitment,
-            price: attempt.price,
+            response_commitment: whole.commitment(),
+            price,
             started: request.started,
-            node: attempt.slot.choice.node,
-            artefact: attempt.slot.choice.offer.artefact.clone(),
-            link: Arc::clone(&attempt.stream.link),
-            statement: attempt.statement.take(),
-            is_lost: attempt.is_lost,
-            delivered: Delivered {
-                endpoint: request.asked.endpoint,
-                body_bytes: attempt.body_bytes,
-                request_commitment: attempt.request_commitment,
-                most: attempt.most,
-                length: attempt.delivered,
-                tally: attempt.tally.clone(),
-                outcome,
-            },
+            parts: begun.into_iter().flat_map(|begun| begun.parts).chain(last).collect(),
         };
-        drop(attempt);
+        self.search = None;
+        self.found = None;
         self.hub.tasks.spawn(settle(settling));
+    }
+
+    fn has_delivered(&self) -> bool {
+        self.begun.is_some() || self.attempt.as_ref().is_some_and(|attempt| attempt.delivered > 0)
+    }
+
+    /// Nobody takes the rest: what was delivered is billed, more is not made.
+    fn cancel(&mut self) {
+        if !self.has_delivered() {
+            return self.finish();
+        }
+        if let Some(attempt) = &self.attempt {
+            attempt.stream.cancel(attempt.delivered, CancelReason::Consumer);
+        }
+        self.hub.metrics.cancelled.add(1);
+        self.settle(Outcome::Cancelled);
     }
 
     /// Nothing was delivered: no receipt, no posting.
     fn finish(&mut self) {
         self.is_over = true;
         self.attempt = None;
-        self.seeking.give_up();
+        self.search = None;
+        self.found = None;
         self.reservation = None;
         self.hub.close(self.request.id);
     }
@@ -353,21 +439,9 @@ impl Drop for Answering {
         if self.is_over {
             return;
         }
-        if self.attempt.as_ref().is_none_or(|attempt| attempt.delivered == 0) {
+        if !self.has_delivered() {
             self.hub.store.wasted(&self.request.consumer);
         }
         self.cancel();
     }
-}
-
-fn pins(id: RequestId, endpoint: Endpoint, started: UnixMillis, model: &str) -> Pins {
-    let id = id.to_string();
-    let id = id.trim_start_matches("req_");
-    let json = |text: String| serde_json::Value::from(text).to_string();
-    let (id, created) = match endpoint {
-        Endpoint::ChatCompletions => (Some(format!("chatcmpl-{id}")), Some(started.0 / 1000)),
-        Endpoint::Completions => (Some(format!("cmpl-{id}")), Some(started.0 / 1000)),
-        Endpoint::Embeddings => (None, None),
-    };
-    Pins { id: id.map(json), created: created.map(|at| at.to_string()), model: json(model.to_owned()) }
 }

@@ -1,19 +1,22 @@
 //! One node's try at one request: reads what comes, pins it, counts it, and says when it is over or no answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use idlewatt_hub_core::continuing::{Crossing, Seam, Told};
 use idlewatt_hub_core::openai::{ApiError, Validated};
 use idlewatt_hub_core::session::Most;
-use idlewatt_hub_core::settle::Tally;
+use idlewatt_hub_core::settle::{Delivered, Tally};
 use idlewatt_protocol::limits::BETWEEN_TOKENS_TIMEOUT;
 use idlewatt_protocol::message::{CancelReason, End, Endpoint, Outcome, RefusalCode};
 use idlewatt_protocol::sse::{Event, Splitter};
 use idlewatt_protocol::usage::Reading;
-use idlewatt_protocol::{Digest, Price};
-use serde_json::json;
+use idlewatt_protocol::{Digest, Joined, Price, Usage};
 use tokio::sync::oneshot;
 
+use super::begun::Part;
+use super::ending::{done, write_usage};
 use super::pin::{Pins, has_member};
 use crate::hub::{Word, clock};
 use crate::node::{Over, Received, Stream};
@@ -39,9 +42,14 @@ pub(super) struct Attempt {
     pub(super) most: Most,
     pub(super) price: Price,
     pub(super) tally: Tally,
+    /// What this node delivered, to be gone on with elsewhere.
+    pub(super) told: Told,
     /// Bytes of the node's answer that went on to the consumer, whole events.
     pub(super) delivered: u64,
-    pins: Pins,
+    /// What came before, where this goes on with it.
+    after: Option<After>,
+    crossing: Crossing,
+    pub(super) pins: Pins,
     started: Instant,
     /// The first piece must come within this.
     first_within: Duration,
@@ -56,10 +64,14 @@ pub(super) struct Attempt {
     body: BytesMut,
     /// Something was generated, or the answer ended without: it may go out.
     is_open: bool,
-    is_finished: bool,
+    pub(super) is_finished: bool,
     is_done: bool,
     has_usage: bool,
     is_over: bool,
+    /// Until when the node is waited for, while it is away.
+    away: Option<Instant>,
+    /// What the node said at its end.
+    ended: Option<Usage>,
     /// What is wrong with the answer after what was handed over last.
     spoilt: Option<Failure>,
 }
@@ -73,6 +85,8 @@ pub(super) enum Progress {
     Events(Bytes),
     /// The last bytes of a complete answer.
     Complete(Bytes),
+    /// A stop string that began in an earlier part is whole: the answer ended there.
+    Stopped,
     /// It is no answer, or it broke off.
     Failed(Failure),
 }
@@ -113,6 +127,17 @@ impl Failure {
     }
 }
 
+/// What was delivered before a part that goes on with it.
+#[derive(Debug)]
+pub(super) struct After {
+    pub(super) joined: Joined,
+    pub(super) seam: Seam,
+    /// The first prompt, and the completions so far.
+    pub(super) usage: Usage,
+    /// Over the text of all parts.
+    pub(super) whole: Tally,
+}
+
 pub(super) struct Opened {
     pub(super) slot: Slot,
     pub(super) stream: Stream,
@@ -122,6 +147,8 @@ pub(super) struct Opened {
     pub(super) most: Most,
     pub(super) price: Price,
     pub(super) tally: Tally,
+    pub(super) told: Told,
+    pub(super) after: Option<After>,
     pub(super) pins: Pins,
     pub(super) first_within: Duration,
 }
@@ -137,9 +164,12 @@ impl Attempt {
             most,
             price,
             tally,
+            told,
+            mut after,
             pins,
             first_within,
         } = opened;
+        let crossing = after.as_mut().map_or(Crossing::Clear, |after| after.seam.take("", false));
         let now = clock();
         Self {
             slot,
@@ -151,6 +181,9 @@ impl Attempt {
             most,
             price,
             tally,
+            told,
+            after,
+            crossing,
             pins,
             delivered: 0,
             started: now,
@@ -167,16 +200,37 @@ impl Attempt {
             is_done: false,
             has_usage: false,
             is_over: false,
+            away: None,
+            ended: None,
             spoilt: None,
         }
     }
 
     /// When this is given up unless something comes.
     pub(super) fn deadline(&self) -> Instant {
-        if self.is_open { self.last + BETWEEN_TOKENS_TIMEOUT } else { self.started + self.first_within }
+        match self.away {
+            Some(until) => until,
+            None if self.is_open => self.last + BETWEEN_TOKENS_TIMEOUT,
+            None => self.started + self.first_within,
+        }
     }
 
-    pub(super) fn timed_out(&self) -> Failure {
+    /// Whether the node is lost or silent, and may come back.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.is_some()
+    }
+
+    /// The node did not come back, or is not waited for.
+    pub(super) fn lost(&mut self) -> Failure {
+        self.is_lost = true;
+        let lost = "The node's connection was lost. Only what reached you is billed. Try again.";
+        Failure::new(lost, Outcome::Failed, CancelReason::Timeout)
+    }
+
+    pub(super) fn timed_out(&mut self) -> Failure {
+        if self.is_away() {
+            return self.lost();
+        }
         let what = if self.is_open { "The node fell silent" } else { "The node did not begin to answer" };
         Failure::new(
             &format!("{what} in time. Only what reached you is billed. Try again."),
@@ -192,9 +246,9 @@ impl Attempt {
 
     /// Takes in what came.
     pub(super) fn take(&mut self, received: Received, asked: &Validated) -> Progress {
-        self.last = clock();
         let progress = match received {
             Received::Head { status, streaming } => {
+                self.last = clock();
                 self.head = Some((status, streaming));
                 if status == 200 && streaming != asked.stream {
                     Err(Failure::malformed("it is not in the form that was asked for"))
@@ -203,8 +257,15 @@ impl Attempt {
                 }
             }
             Received::Bytes(bytes) => self.bytes(&bytes, asked),
-            Received::Back => Ok(Progress::Waiting),
-            Received::Away => self.over(Over::Lost, asked),
+            Received::Away(wait) => {
+                self.away = Some(clock() + wait);
+                Ok(Progress::Waiting)
+            }
+            Received::Back => {
+                self.away = None;
+                self.last = clock();
+                Ok(Progress::Waiting)
+            }
             Received::Over(over) => {
                 self.is_over = true;
                 self.over(over, asked)
@@ -214,6 +275,7 @@ impl Attempt {
     }
 
     fn bytes(&mut self, bytes: &[u8], asked: &Validated) -> Result<Progress, Failure> {
+        self.last = clock();
         self.received += bytes.len() as u64;
         // Whoever polls has drained what it got before: the node may send on.
         self.stream.consumed(self.received);
@@ -239,7 +301,10 @@ impl Attempt {
             }
             self.read += event.raw.len() as u64;
         }
-        if !self.is_open || self.held.is_empty() {
+        if self.crossing == Crossing::Stop {
+            return Ok(Progress::Stopped);
+        }
+        if !self.is_open || self.held.is_empty() || self.crossing == Crossing::Open {
             return Ok(Progress::Waiting);
         }
         Ok(Progress::Events(self.hand_over()))
@@ -262,6 +327,19 @@ impl Attempt {
         if is_usage_only && !asked.include_usage {
             return Ok(());
         }
+        if let Some(after) = &mut self.after {
+            // A second role, and the usage of one part.
+            if !reading.generated && reading.finish_reason.is_none() {
+                return Ok(());
+            }
+            if self.crossing == Crossing::Open {
+                self.crossing = after.seam.take(&reading.text, reading.finish_reason.is_some());
+            }
+            if self.crossing == Crossing::Stop {
+                return Ok(());
+            }
+            after.whole.piece(&reading, data.len());
+        }
         let before = self.held.len();
         self.held.extend_from_slice(b"data: ");
         if self.pins.write(data, is_usage_only, &mut self.held).is_none() {
@@ -270,6 +348,7 @@ impl Attempt {
         }
         self.held.extend_from_slice(b"\n\n");
         self.tally.piece(&reading, data.len());
+        self.told.piece(&reading);
         self.has_usage |= is_usage_only;
         self.is_finished |= reading.finish_reason.is_some();
         self.is_open |= reading.generated || reading.finish_reason.is_some();
@@ -290,12 +369,9 @@ impl Attempt {
         let end = match over {
             Over::Ended(end) => end,
             Over::Refused(code) => return Err(refused(code)),
-            Over::Lost => {
-                self.is_lost = true;
-                let lost = "The node's connection was lost. Only what reached you is billed. Try again.";
-                return Err(Failure::new(lost, Outcome::Failed, CancelReason::Malformed));
-            }
+            Over::Lost => return Err(self.lost()),
         };
+        self.ended = Some(end.usage);
         match end.outcome {
             Outcome::Complete => {}
             Outcome::Yielded => {
@@ -318,20 +394,13 @@ impl Attempt {
             return Err(Failure::broken());
         }
         if asked.include_usage && !self.has_usage {
-            self.held.extend_from_slice(b"data: ");
-            let usage = json!({
-                "object": if asked.endpoint == Endpoint::ChatCompletions { "chat.completion.chunk" } else { "text_completion" },
-                "choices": [],
-                "usage": {
-                    "prompt_tokens": end.usage.prompt,
-                    "completion_tokens": end.usage.completion,
-                    "total_tokens": end.usage.total(),
-                },
+            let usage = self.after.as_ref().map_or(end.usage, |after| Usage {
+                completion: after.usage.completion.saturating_add(end.usage.completion),
+                ..after.usage
             });
-            self.pins.write(usage.to_string().as_bytes(), true, &mut self.held);
-            self.held.extend_from_slice(b"\n\n");
+            write_usage(&self.pins, asked.endpoint, usage, &mut self.held);
         }
-        self.held.extend_from_slice(b"data: [DONE]\n\n");
+        done(&mut self.held);
         Ok(Progress::Complete(self.hand_over()))
     }
 
@@ -358,6 +427,33 @@ impl Attempt {
         self.read = self.received;
         self.held = pinned;
         Ok(Progress::Complete(self.hand_over()))
+    }
+
+    /// What was delivered, for the settlement.
+    pub(super) fn part(&mut self, endpoint: Endpoint) -> Part {
+        let delivered = Delivered {
+            endpoint,
+            body_bytes: self.body_bytes,
+            request_commitment: self.request_commitment,
+            most: self.most,
+            length: self.delivered,
+            tally: self.tally.clone(),
+            joined: self.after.as_ref().map_or(Joined::Single, |after| after.joined),
+        };
+        Part {
+            node: self.slot.choice.node,
+            artefact: self.slot.choice.offer.artefact.clone(),
+            link: Arc::clone(&self.stream.link),
+            is_lost: self.is_lost,
+            statement: self.statement.take(),
+            usage: self.ended.unwrap_or_else(|| delivered.counted()),
+            delivered,
+        }
+    }
+
+    /// Over the text of this part and all before it.
+    pub(super) fn tally_of_all(&self) -> &Tally {
+        self.after.as_ref().map_or(&self.tally, |after| &after.whole)
     }
 
     /// What a status other than 200 means; `None` for 200.

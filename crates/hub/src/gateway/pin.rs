@@ -1,10 +1,12 @@
-//! Puts the hub's own `id`, `created` and `model` into one JSON object of an answer, and copies the rest as it is.
+//! Puts the hub's own `id`, `created` and `model` into one JSON object of an answer, takes out what is between node and hub,
+//! and copies the rest as it is.
 //!
 //! Works on the bytes of the object's top level; nothing below it is read or written anew.
 
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
+use idlewatt_protocol::continuation::IDS_MEMBER;
 
 /// The values that the hub pins, each as JSON text.
 #[derive(Debug)]
@@ -16,8 +18,8 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Writes `json` with these values to `out`, those that it lacks last. `usage` becomes `null` where it is not
-    /// wanted. `None` when `json` is no object; what was written by then is of no use.
+    /// Writes `json` with these values to `out`, those that it lacks last, without the ids of its text. `usage` becomes
+    /// `null` where it is not wanted. `None` when `json` is no object; what was written by then is of no use.
     pub(crate) fn write(&self, json: &[u8], keep_usage: bool, out: &mut BytesMut) -> Option<()> {
         let named =
             [("id", self.id.as_deref()), ("created", self.created.as_deref()), ("model", Some(&*self.model))];
@@ -25,10 +27,27 @@ impl Pins {
         let mut members = Members::of(json)?;
         let mut is_empty = true;
         let mut at = 0;
+        // End of the last member that went on; and whether what comes before the next one is skipped.
+        let mut kept = None;
+        let mut is_skipping = false;
         out.reserve(json.len() + 128);
         for member in &mut members {
+            let key = &json[member.key.clone()];
+            if key == IDS_MEMBER.as_bytes() {
+                // With the comma before it, or where it comes first, the one after it.
+                if !is_skipping {
+                    let before = kept.unwrap_or(member.key.start - 1);
+                    out.put_slice(json.get(at..before).unwrap_or_default());
+                }
+                at = member.value.end;
+                is_skipping = kept.is_none();
+                continue;
+            }
+            if std::mem::take(&mut is_skipping) {
+                at = member.key.start - 1;
+            }
             is_empty = false;
-            let key = &json[member.key];
+            kept = Some(member.value.end);
             let value = match named.iter().position(|(name, _)| name.as_bytes() == key) {
                 Some(i) => {
                     has[i] = true;
@@ -43,7 +62,7 @@ impl Pins {
             }
         }
         let end = members.end?;
-        out.put_slice(&json[at..end]);
+        out.put_slice(if is_skipping { &[] } else { &json[at..end] });
         for ((name, value), has) in named.into_iter().zip(has) {
             let Some(value) = value.filter(|_| !has) else { continue };
             let comma = if is_empty { "" } else { "," };
@@ -195,6 +214,24 @@ mod tests {
         let value: Value = serde_json::from_str(&pinned(json, false)).unwrap();
         assert_eq!((&value["usage"], &value["x"]), (&Value::Null, &json!(true)));
         assert!(pinned(json, true).contains("prompt_tokens"));
+    }
+
+    #[test]
+    fn ids_are_taken_out_wherever_they_stand() {
+        let rest = r#""id":"chatcmpl-1","created":7,"model":"m:q4""#;
+        for json in [
+            r#"{"iw_ids":[1,2],"id":1,"created":2,"model":3}"#,
+            r#"{"iw_ids":[], "id":1,"created":2,"model":3}"#,
+            r#"{"id":1,"iw_ids":[1,2],"created":2,"model":3}"#,
+            r#"{"id":1,"created":2,"model":3 , "iw_ids":[1]}"#,
+            r#"{"iw_ids":[1],"iw_ids":[1],"id":1,"iw_ids":[3],"iw_ids":[4],"created":2,"model":3,"iw_ids":[2]}"#,
+            r#"{"iw_ids":[1]}"#,
+            r#"{ "iw_ids":[1] }"#,
+        ] {
+            assert_eq!(pinned(json, true).replace(' ', ""), format!("{{{rest}}}"), "{json}");
+        }
+        let below = r#"{"id":1,"created":2,"model":3,"x":{"iw_ids":[1]}}"#;
+        assert!(pinned(below, true).contains("iw_ids"), "only the top level is between node and hub");
     }
 
     #[test]

@@ -41,6 +41,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-idlewatt-receipt");
 const NODE: HeaderName = HeaderName::from_static("x-idlewatt-node");
 const ARTEFACT: HeaderName = HeaderName::from_static("x-idlewatt-artefact");
+const CONTINUE: HeaderName = HeaderName::from_static("x-idlewatt-continue");
 const IGNORED: HeaderName = HeaderName::from_static("x-idlewatt-ignored");
 /// Tells buffering proxies to pass events on as they come.
 const NO_BUFFER: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -106,7 +107,8 @@ async fn answer_to(
     consumer: Consumer,
 ) -> Result<Response, ApiError> {
     let body = timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| too_slow())??;
-    let asked = validate(endpoint, &body)?;
+    let mut asked = validate(endpoint, &body)?;
+    asked.continues &= may_continue(headers)?;
     let limits = consumer.limits();
     if !limits.admits(&asked.model) {
         return Err(ApiError::model_not_allowed(&asked.model, limits.models.as_deref().unwrap_or_default()));
@@ -135,6 +137,15 @@ async fn answer_to(
         Ok(Some(Ok(first))) => Ok(streamed(answering, Some(first))),
         Ok(None) => Err(ApiError::node_failed("The node sent no answer. Try again.")),
         Err(_) => Ok(streamed(answering, None)),
+    }
+}
+
+/// Whether the consumer lets another node go on with an answer that broke off.
+fn may_continue(headers: &HeaderMap) -> Result<bool, ApiError> {
+    match headers.get(CONTINUE).map(HeaderValue::as_bytes) {
+        None | Some(b"same-artefact") => Ok(true),
+        Some(b"never") => Ok(false),
+        Some(_) => Err(ApiError::invalid(CONTINUE.as_str(), "it must be never or same-artefact")),
     }
 }
 

@@ -1,17 +1,17 @@
-//! After the last byte: waits for the node's statement, judges it, and has the store bill, sign and keep the receipt.
+//! After the last byte: waits for the nodes' statements, judges each, and has the store bill, sign and keep the receipt.
 
 use std::sync::Arc;
 
 use idlewatt_hub_core::session::Breach;
-use idlewatt_hub_core::settle::{Delivered, believe};
+use idlewatt_hub_core::settle::believe;
 use idlewatt_protocol::limits::STATEMENT_TIMEOUT;
+use idlewatt_protocol::message::{Endpoint, Outcome};
 use idlewatt_protocol::receipt::Signed;
-use idlewatt_protocol::{Artefact, Digest, Joined, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use idlewatt_protocol::{Digest, Nonce, Price, RequestId, UnixMillis, Usage};
+use tokio::time::{Instant, timeout_at};
 
+use super::begun::Part;
 use crate::hub::{Hub, Word};
-use crate::node::Link;
 use crate::store::{Reservation, SegmentFacts, Settlement};
 
 /// Everything that a settlement needs of an answer that is over.
@@ -20,29 +20,57 @@ pub(super) struct Settling {
     pub(super) request: RequestId,
     pub(super) reservation: Reservation,
     pub(super) model: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) outcome: Outcome,
     pub(super) salt: Nonce,
     pub(super) request_commitment: Digest,
+    /// Over the text of all parts.
+    pub(super) response_commitment: Digest,
     pub(super) price: Price,
     pub(super) started: UnixMillis,
-    pub(super) node: PublicKey,
-    pub(super) artefact: Artefact,
-    pub(super) link: Arc<Link>,
-    pub(super) is_lost: bool,
-    pub(super) statement: Option<oneshot::Receiver<Word>>,
-    pub(super) delivered: Delivered,
+    /// In the order of delivery; at least one.
+    pub(super) parts: Vec<Part>,
 }
 
 /// Settles one answer. Runs to its end whoever goes away meanwhile.
-pub(super) async fn settle(mut settling: Settling) {
-    let word = settling.word().await;
-    let Settling { hub, request, delivered, .. } = &settling;
+pub(super) async fn settle(settling: Settling) {
+    let Settling { hub, request, .. } = &settling;
     let (hub, request) = (Arc::clone(hub), *request);
+    let until = Instant::now() + STATEMENT_TIMEOUT;
+    let mut segments = Vec::with_capacity(settling.parts.len());
+    for part in settling.parts {
+        segments.push(segment(&hub, request, part, until).await);
+    }
+    let settlement = Settlement {
+        reservation: settling.reservation,
+        model: settling.model,
+        endpoint: settling.endpoint,
+        outcome: settling.outcome,
+        salt: settling.salt,
+        request_commitment: settling.request_commitment,
+        response_commitment: settling.response_commitment,
+        segments,
+        price: settling.price,
+        verification: "declared".into(),
+        started: settling.started,
+    };
+    match hub.store.settle(settlement).await {
+        Ok(settled) => hub.tell_posted(settled),
+        Err(error) => tracing::error!(%request, %error, "a request could not be settled"),
+    }
+    hub.close(request);
+}
+
+/// One part with its node's word, where that can be believed.
+async fn segment(hub: &Arc<Hub>, request: RequestId, mut part: Part, until: Instant) -> SegmentFacts {
+    let word = word(&mut part, until).await;
+    let Part { node, artefact, link, delivered, .. } = part;
     let believed = match word {
-        Ok(Ok((envelope, statement))) => match believe(&statement, request, delivered) {
+        Ok(Ok((envelope, statement))) => match believe(&statement, request, &delivered) {
             Ok(Ok(())) => Ok((envelope, statement)),
             Ok(Err(why)) => Err((delivered.counted(), why.to_owned())),
             Err(breach) => {
-                hub.cut_off(&settling.link, &breach);
+                hub.cut_off(&link, &breach);
                 Err(worthless(&breach))
             }
         },
@@ -56,47 +84,22 @@ pub(super) async fn settle(mut settling: Settling) {
         }
         Err((usage, why)) => {
             hub.metrics.settled(usage, None);
-            tracing::info!(%request, node = %settling.node.short(), why, "settled without a statement");
+            tracing::info!(%request, node = %node.short(), why, "settled without a statement");
             (usage, Signed::Unsigned(why))
         }
     };
-    let settlement = Settlement {
-        reservation: settling.reservation,
-        model: settling.model,
-        endpoint: settling.delivered.endpoint,
-        outcome: settling.delivered.outcome,
-        salt: settling.salt,
-        request_commitment: settling.request_commitment,
-        response_commitment: settling.delivered.tally.commitment(),
-        segments: vec![SegmentFacts {
-            node: settling.node,
-            artefact: settling.artefact,
-            joined: Joined::Single,
-            usage,
-            statement,
-        }],
-        price: settling.price,
-        verification: "declared".into(),
-        started: settling.started,
-    };
-    match hub.store.settle(settlement).await {
-        Ok(settled) => hub.tell_posted(settled),
-        Err(error) => tracing::error!(%request, %error, "a request could not be settled"),
-    }
-    hub.close(request);
+    SegmentFacts { node, artefact, joined: delivered.joined, usage, statement }
 }
 
-impl Settling {
-    /// The node's word, or why there is none.
-    async fn word(&mut self) -> Result<Word, &'static str> {
-        let Some(mut word) = self.statement.take() else { return Err("no statement came") };
-        if self.is_lost {
-            return word.try_recv().map_err(|_| "node lost");
-        }
-        match timeout(STATEMENT_TIMEOUT, word).await {
-            Ok(Ok(word)) => Ok(word),
-            Ok(Err(_)) | Err(_) => Err("no statement came in time"),
-        }
+/// The node's word, or why there is none.
+async fn word(part: &mut Part, until: Instant) -> Result<Word, &'static str> {
+    let Some(mut word) = part.statement.take() else { return Err("no statement came") };
+    if part.is_lost {
+        return word.try_recv().map_err(|_| "node lost");
+    }
+    match timeout_at(until, word).await {
+        Ok(Ok(word)) => Ok(word),
+        Ok(Err(_)) | Err(_) => Err("no statement came in time"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What has come of one answer and was not taken yet: at most one credit window of bytes.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use idlewatt_protocol::message::{End, RefusalCode};
@@ -26,8 +27,9 @@ pub(crate) enum Received {
     Head { status: u16, streaming: bool },
     /// Everything that came since.
     Bytes(Bytes),
-    /// The node's connection is lost, or it is silent: it may come back and go on where it was.
-    Away,
+    /// The node's connection is lost, or it is silent. It may come back and go on where it was; for so long it is waited for
+    /// where nobody else can.
+    Away(Duration),
     /// It is back.
     Back,
     /// Nothing more comes. Said again each time.
@@ -45,9 +47,9 @@ pub(crate) struct Inbox {
 struct Inner {
     head: Option<(u16, bool)>,
     bytes: BytesMut,
-    is_away: bool,
+    away: Option<Duration>,
     /// What whoever takes was told last.
-    told_away: bool,
+    told: Option<Duration>,
     over: Option<Over>,
 }
 
@@ -60,8 +62,9 @@ impl Inbox {
         self.put(|inner| inner.bytes.extend_from_slice(bytes));
     }
 
-    pub(crate) fn away(&self, is_away: bool) {
-        self.put(|inner| inner.is_away = is_away);
+    /// The node is away, and waited for so long; or back.
+    pub(crate) fn away(&self, wait: Option<Duration>) {
+        self.put(|inner| inner.away = wait);
     }
 
     pub(crate) fn over(&self, over: Over) {
@@ -96,9 +99,9 @@ impl Inbox {
         if let Some(over) = &inner.over {
             return Some(Received::Over(over.clone()));
         }
-        let is_away = inner.is_away;
-        let is_news = std::mem::replace(&mut inner.told_away, is_away) != is_away;
-        is_news.then_some(if is_away { Received::Away } else { Received::Back })
+        let away = inner.away;
+        let is_news = std::mem::replace(&mut inner.told, away) != away;
+        is_news.then(|| away.map_or(Received::Back, Received::Away))
     }
 }
 
@@ -106,18 +109,20 @@ impl Inbox {
 mod tests {
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(1);
+
     #[test]
     fn what_came_before_a_loss_is_taken_before_it_and_news_are_told_once() {
         let inbox = Inbox::default();
-        inbox.away(true);
+        inbox.away(Some(WAIT));
         inbox.bytes(b"ab");
         assert!(matches!(inbox.take(), Some(Received::Bytes(bytes)) if bytes == "ab"));
-        assert!(matches!(inbox.take(), Some(Received::Away)));
+        assert!(matches!(inbox.take(), Some(Received::Away(WAIT))));
         assert!(inbox.take().is_none());
-        inbox.away(false);
-        inbox.away(true);
+        inbox.away(None);
+        inbox.away(Some(WAIT));
         assert!(inbox.take().is_none(), "nothing changed meanwhile");
-        inbox.away(false);
+        inbox.away(None);
         assert!(matches!(inbox.take(), Some(Received::Back)));
         inbox.over(Over::Lost);
         assert!(matches!(inbox.take(), Some(Received::Over(Over::Lost))));

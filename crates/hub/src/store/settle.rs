@@ -193,14 +193,15 @@ impl Writer {
             let account = account.ok_or(StoreError::UnknownNode(segment.node))?;
             shares.push(Share { account, usage: segment.usage });
         }
-        let bill = bill(account, settlement.price, self.state.fee, &shares);
+        let reserved = settlement.reservation.amount();
+        let bill = bill(account, settlement.price, self.state.fee, reserved, &shares);
         let issued = now();
         let posting = Posting {
             id: PostingId::from(settlement.reservation.request()),
             at: issued,
             purpose: Purpose::Request,
             from: account.clone(),
-            reserved: settlement.reservation.amount(),
+            reserved,
             credits: bill.credits(&shares),
         };
         let receipt = self.receipt(settlement, &bill, issued, *chain);

@@ -17,7 +17,7 @@ use idlewatt_protocol::frame::{Frame, Kind};
 use idlewatt_protocol::handshake::NodeSide;
 use idlewatt_protocol::limits::SUBPROTOCOL;
 use idlewatt_protocol::message::{
-    Challenge, End, HubMessage, NodeMessage, Outcome, Posted, Refuse, Request, State, Welcome,
+    Challenge, End, HubMessage, NodeMessage, Outcome, Posted, Refuse, Request, Resume, State, Welcome,
 };
 use idlewatt_protocol::receipt::{
     Energy, Receipt, ReceiptFile, STATEMENT_TYPE, Statement, Timings, Verified, commitment, sign_batch,
@@ -74,7 +74,11 @@ impl TestHub {
         change(&mut options);
         let serving = Serving::bind(options).await.unwrap();
         let (address, lan, store) = (serving.address(), serving.lan(), serving.store().clone());
-        let key = store.create_key(account("consumer"), MicroCredits(10_000_000), KeyLimits::default()).await.unwrap().key;
+        let key = store
+            .create_key(account("consumer"), MicroCredits(10_000_000), KeyLimits::default())
+            .await
+            .unwrap()
+            .key;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(serving.run(async {
             let _ = stopped.await;
@@ -254,10 +258,25 @@ impl Node {
         token: Option<&str>,
         posted_through: u64,
     ) -> Result<Self, Refuse> {
+        Self::enter(hub, seed, token, posted_through, None).await
+    }
+
+    /// Comes back with the streams of a lost session.
+    pub async fn resume(hub: &TestHub, seed: u8, resume: Resume) -> Self {
+        Self::enter(hub, seed, None, 0, Some(resume)).await.unwrap()
+    }
+
+    async fn enter(
+        hub: &TestHub,
+        seed: u8,
+        token: Option<&str>,
+        posted_through: u64,
+        resume: Option<Resume>,
+    ) -> Result<Self, Refuse> {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let mut socket = hub.connect().await;
         let challenge = challenge(&mut socket).await;
-        let side = side(&key, &challenge, token, posted_through);
+        let side = NodeSide { resume, ..side(&key, &challenge, token, posted_through) };
         let hello = side.answer(&challenge, Nonce([seed; 32])).unwrap();
         say(&mut socket, &NodeMessage::Hello(Box::new(hello.clone()))).await;
         match hear(&mut socket).await {
