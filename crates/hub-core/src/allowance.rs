@@ -133,6 +133,15 @@ pub struct Allowance {
     pub tokens: Option<Remaining>,
 }
 
+/// What one more request may take at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Tokens of this minute.
+    pub tokens: u32,
+    /// Credits of this day.
+    pub spend: MicroCredits,
+}
+
 /// Which limit is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limited {
@@ -306,6 +315,20 @@ impl Meter {
     pub fn give_back(&mut self, held: Held) {
         let day = UnixMillis(self.day.saturating_mul(DAY_MS));
         self.settle(held, day, 0, MicroCredits::ZERO);
+    }
+
+    /// What one more request may take at most.
+    #[must_use]
+    pub fn left(&self, limits: &KeyLimits, now: Moment) -> Left {
+        let spent = if day_of(now.wall) > self.day { MicroCredits::ZERO } else { self.spent };
+        Left {
+            tokens: limits
+                .tokens_per_minute
+                .map_or(u32::MAX, |it| self.tokens.remaining(now.since, it).remaining),
+            spend: limits.spend_per_day_ucr.map_or(MicroCredits(i64::MAX), |it| {
+                MicroCredits(it.0.saturating_sub(spent.0).saturating_sub(self.held.0).max(0))
+            }),
+        }
     }
 
     /// What is left now.

@@ -3,6 +3,9 @@
 //! The rules are pure and live in `idlewatt-hub-core`; here is the shell around them: HTTP, node sockets, storage and
 //! the command line.
 
+// `openapi.rs` is one `json!`.
+#![recursion_limit = "256"]
+
 pub mod admin;
 mod doors;
 mod gateway;

@@ -63,6 +63,114 @@ fn keys_invites_accounts_and_groups_are_made_and_shown() {
 }
 
 #[test]
+fn a_circle_is_run_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let text = |words: &str| {
+        let output = hub(data, words);
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    json(data, "group create home --overdraft 5");
+    json(data, "invite create --account anna --group home");
+    let key = json(data, "key create --account anna --requests 60 --spend 2.5 --model tiny --scope own");
+    let shown = key["key"].as_str().unwrap()[..9].to_owned();
+    let listed = &json(data, "key list")[0];
+    let limits = serde_json::json!({
+        "requests_per_minute": 60, "spend_per_day_ucr": 2_500_000, "models": ["tiny"], "scope": "own"
+    });
+    assert_eq!((&listed["limits"], &listed["spent_today_ucr"]), (&limits, &0.into()));
+    let limited = json(data, &format!("key limit {shown} --tokens 100 --scope public"));
+    assert_eq!(limited["limits"], serde_json::json!({ "tokens_per_minute": 100, "scope": "public" }));
+    let rotated = json(data, &format!("key rotate {shown} --grace 24h"));
+    assert_eq!(rotated["account"], "anna");
+    assert!(json(data, "key list")[0]["expires"].as_i64().is_some());
+    assert!(text("key list").contains("100 tokens/min, public"));
+
+    assert!(fails(data, "account credit anna 1", 1).contains("nothing is minted"));
+    json(data, "group add home anna --overdraft 2");
+    json(data, "group limit home 3");
+    let home = json(data, "group show home");
+    assert_eq!((&home["members"][0]["overdraft_ucr"], &home["balance_ucr"]), (&3_000_000.into(), &0.into()));
+    assert!(text("group show home").contains("what one owes, another is owed"));
+    json(data, "account refuse anna --from-group home");
+    assert_eq!(json(data, "account show anna")["refuses"]["groups"][0], "home");
+    json(data, "account accept anna --from-group home");
+    assert!(json(data, "account suspend anna")["suspended"].is_i64());
+    assert!(text("account list").contains("suspended since"));
+    json(data, "account resume anna");
+    assert_eq!(json(data, "group remove home anna")["overdraft_ucr"], 0);
+    assert_eq!(json(data, "strangers allow")["strangers"], true);
+    assert!(text("strangers show").starts_with("Open to strangers"));
+
+    json(data, "account credit anna 2");
+    let statement = &json(data, "statement anna")[0];
+    assert_eq!(
+        (&statement["granted_ucr"], &statement["issuance_ucr"]),
+        (&2_000_000.into(), &(-2_000_000).into())
+    );
+    let csv = text("statement --csv");
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    assert!(text("statement").contains("this hub granted out of nothing"));
+    assert!(text("ledger export").lines().nth(1).unwrap().ends_with(",grant,issuance,anna,2000000"));
+    assert!(text("ledger export --account nobody --json").is_empty());
+
+    let copy = folder.path().join("copy");
+    let made = json(data, &format!("backup {}", copy.display()));
+    assert_eq!((&made["checked"]["ok"], made["folder"].as_str()), (&true.into(), copy.to_str()));
+    assert_eq!(json(&copy, "account show anna")["balance_ucr"], 2_000_000);
+    assert!(fails(data, &format!("backup {}", copy.display()), 1).contains("is not empty"));
+    let entries = json(data, "audit --last 3");
+    assert_eq!((entries.as_array().unwrap().len(), &entries[1]["act"]["command"]), (3, &"backup".into()));
+    assert!(entries[2]["act"]["why"].as_str().unwrap().contains("is not empty"));
+    assert!(text("audit --last 1").contains("command line"));
+    assert_eq!(json(data, "ledger check")["ok"], true);
+}
+
+#[test]
+fn input_that_makes_no_sense_is_told_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    json(data, "group create home --overdraft 5");
+    json(data, "key create --account anna");
+    for (words, told) in [
+        ("group show nowhere", "there is no group nowhere"),
+        ("group add nowhere anna", "there is no group nowhere"),
+        ("group add home nobody", "there is no account nobody"),
+        ("group remove home anna", "anna is not in the group home"),
+        ("group create home", "the group home exists already"),
+        ("group create fees", "fees is the hub's own account"),
+        ("invite create --account ben --group nowhere", "there is no group nowhere"),
+        ("key rotate iw-unknown", "no key starts with iw-unknow"),
+        ("key limit iw-unknown", "no key starts with iw-unknow"),
+        ("key create --account anna --requests 0", "a limit of 0 requests a minute"),
+        ("account refuse anna --from anna", "anna cannot refuse its own requests"),
+        ("account refuse anna --from-group nowhere", "there is no group nowhere"),
+        ("account suspend issuance", "issuance is the hub's own account"),
+        ("statement nobody", "there is no account nobody"),
+    ] {
+        let error = fails(data, words, 1);
+        assert!(error.contains(told), "{words}: {error}");
+    }
+    for words in [
+        "group create home\u{1b}[2J",
+        "group create two\twords",
+        "group limit home 9999999999999",
+        "group add home anna --overdraft -1",
+        "key create --account anna --tokens 4294967296",
+        "key create --account anna --model",
+        "statement --month 2026-13",
+        "backup",
+    ] {
+        fails(data, words, 2);
+    }
+    let names: Vec<Value> =
+        json(data, "account list").as_array().unwrap().iter().map(|it| it["account"].clone()).collect();
+    assert_eq!(names, ["anna", "fees", "issuance"]);
+    assert_eq!(json(data, "ledger check")["ok"], true);
+}
+
+#[test]
 fn what_goes_wrong_has_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();

@@ -95,7 +95,16 @@ impl Answering {
         let price = if choice.own { Price::ZERO } else { choice.offer.price };
         // Given back first: what was set aside for another node must not stand in the way.
         self.reservation = None;
-        let most = asked.most(choice.offer.context, price, self.hub.store.available(account))?;
+        let available = self.hub.store.available(account);
+        let most_of = |available| asked.most(choice.offer.context, price, available);
+        let mut most = most_of(available)?;
+        if asked.max_tokens_asked.is_none() {
+            // Whoever names no limit gets what the key's minute and day still hold; what is too little is said below.
+            let left = request.consumer.left();
+            most = most_of(available.min(left.spend)).unwrap_or(most);
+            let tokens = left.tokens.saturating_sub(most.prompt).max(1);
+            most.completion = most.completion.min(tokens);
+        }
         let tokens = most.prompt.saturating_add(most.completion);
         let reserved =
             self.hub.store.reserve(request.id, &request.consumer, tokens, price.cost(tokens.into()));

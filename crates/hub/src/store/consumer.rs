@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use idlewatt_hub_core::allowance::{Allowance, Brake, Held, KeyLimits, Meter, Moment, OverLimit};
+use idlewatt_hub_core::allowance::{Allowance, Brake, Held, KeyLimits, Left, Meter, Moment, OverLimit};
 use idlewatt_hub_core::ledger::AccountName;
 use idlewatt_protocol::{MicroCredits, UnixMillis};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,13 @@ impl Consumer {
     pub fn allowance(&self) -> Allowance {
         let counts = self.key.allowed.counts();
         counts.meter.allowance(&counts.limits, counts.origin.elapsed())
+    }
+
+    /// What its key may still use now.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        let counts = self.key.allowed.counts();
+        counts.meter.left(&counts.limits, counts.now())
     }
 
     /// Ends when the key is revoked or its account suspended: what runs for it is broken off.
