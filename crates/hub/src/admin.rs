@@ -185,9 +185,17 @@ pub enum Command {
     },
     /// Every node that ever joined.
     NodeList,
+    /// The admin page's address, with a code that opens it once.
+    AdminLink,
 }
 
 impl Command {
+    /// Whether the admin page may ask for it: not what names files of this machine, nor what lets another one in.
+    #[must_use]
+    pub fn is_for_pages(&self) -> bool {
+        !matches!(self, Self::Backup { .. } | Self::AdminLink)
+    }
+
     /// Whether it makes sense on a folder where no hub ever was.
     #[must_use]
     pub fn begins_a_hub(&self) -> bool {
@@ -264,6 +272,11 @@ pub enum Answer {
     Backup(BackedUp),
     /// What operators did, the newest last.
     Audit(Vec<Audited>),
+    /// The admin page's address.
+    AdminLink {
+        /// A secret until it is used.
+        link: String,
+    },
 }
 
 /// An invite in two forms that say the same. Either is a secret until it is used.
@@ -370,6 +383,7 @@ async fn act(store: &Store, command: Command) -> Result<Answer, CommandError> {
         Command::GroupList => Answer::Groups(store.groups().await?),
         Command::GroupShow { group } => Answer::Group(store.group(group).await?),
         Command::NodeList => Answer::Nodes(store.nodes()),
+        Command::AdminLink => Answer::AdminLink { link: store.admin_link()?.to_string() },
         Command::StrangersShow => Answer::Strangers { are_let_in: store.strangers(None).await? },
         Command::StrangersSet { are_let_in } => {
             Answer::Strangers { are_let_in: store.strangers(Some(are_let_in)).await? }

@@ -60,6 +60,9 @@ enum Command {
     /// Nodes that joined
     #[command(subcommand)]
     Node(operate::Node),
+    /// The page with all of this
+    #[command(subcommand)]
+    Admin(operate::Admin),
     /// Whether accounts of no group share with each other
     #[command(subcommand)]
     Strangers(operate::Strangers),
@@ -171,6 +174,7 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
         Command::Account(it) => it.into(),
         Command::Group(it) => it.into(),
         Command::Node(it) => it.into(),
+        Command::Admin(operate::Admin::Link) => AdminCommand::AdminLink,
         Command::Strangers(it) => it.into(),
         Command::Statement(it) => {
             csv = it.csv;
@@ -271,6 +275,7 @@ mod tests {
             "ledger export --account a --month 2026-11 --json",
             "group list --json",
             "node list --json",
+            "admin link --json",
             "ledger check --json",
         ] {
             let words = std::iter::once("idlewatt-hub").chain(line.split(' '));

@@ -181,12 +181,12 @@ impl House {
     ) -> Result<(), BoxError> {
         let stream = Bounded::new(stream, self.bounds.head, self.bounds.stall);
         let ticket = Arc::new(ticket);
-        let Some(tls) = tls else { return self.http1(stream, peer, ticket).await };
+        let Some(tls) = tls else { return self.http1(stream, peer, false, ticket).await };
         let stream = timeout(self.bounds.handshake, tls.accept(stream)).await??;
         if stream.get_ref().1.alpn_protocol() == Some(H2) {
             self.http2(stream, peer, ticket).await
         } else {
-            self.http1(stream, peer, ticket).await
+            self.http1(stream, peer, true, ticket).await
         }
     }
 
@@ -194,12 +194,13 @@ impl House {
         self: &Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
+        encrypted: bool,
         ticket: Arc<Ticket>,
     ) -> Result<(), BoxError> {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.bounds.head);
         builder.max_headers(HEAD_FIELDS).max_header_size(HEAD_BYTES).max_buf_size(BUFFER);
-        let service = service_fn(|request| self.answer(request, peer, &ticket));
+        let service = service_fn(|request| self.answer(request, peer, encrypted, &ticket));
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         tokio::select! {
             ended = serving.as_mut() => return Ok(ended?),
@@ -222,7 +223,7 @@ impl House {
         let house = Arc::clone(self);
         let service = service_fn(move |request| {
             let (house, ticket) = (Arc::clone(&house), Arc::clone(&ticket));
-            async move { house.answer(request, peer, &ticket).await }
+            async move { house.answer(request, peer, true, &ticket).await }
         });
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
@@ -236,6 +237,7 @@ impl House {
         &self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
+        encrypted: bool,
         ticket: &Arc<Ticket>,
     ) -> Result<Response, Infallible> {
         let address = client(&self.proxies, peer.ip(), request.headers());
@@ -247,7 +249,7 @@ impl House {
             };
             ticket = Arc::new(of_client);
         }
-        let peer = Peer { address, ticket: Arc::clone(&ticket) };
+        let peer = Peer { address, encrypted, ticket: Arc::clone(&ticket) };
         request.extensions_mut().insert(peer);
         // A length beside it was taken away unseen: whoever reads this connection otherwise than the hub does is not to find a
         // second request in it (RFC 9112, 6.1).

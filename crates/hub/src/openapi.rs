@@ -8,6 +8,33 @@ pub(crate) async fn serve() -> Json<Value> {
 }
 
 fn document() -> Value {
+    let mut document = all_but_browsers();
+    if let (Some(paths), Value::Object(more)) = (document["paths"].as_object_mut(), for_browsers()) {
+        paths.extend(more);
+    }
+    document
+}
+
+/// What the pages ask, and the pages themselves.
+fn for_browsers() -> Value {
+    json!({
+        "/chat": { "get": open("A page to chat with the models: it needs a key, which an invite gives it.", "text/html") },
+        "/join": { "get": open("The same page, opened with an invite behind the # of its address.", "text/html") },
+        "/join/key": { "post": redeem() },
+        "/join/forget": { "post": {
+            "summary": "Ends the key that it is asked with, at once. A node's key is the node's to end.",
+            "security": [{ "key": [] }],
+            "responses": { "200": { "description": "It opens nothing any more." }, "401": error("No key of this hub, or a node's.") },
+        } },
+        "/admin": { "get": open("The operator's commands as a page; from the hub's own machine, or through its encrypted door.", "text/html") },
+        "/admin/open": { "post": operated("A code of `idlewatt-hub admin link` for the secret of a session.") },
+        "/admin/close": { "post": operated("Ends the session.") },
+        "/admin/act": { "post": operated("One command of the operator's, as at the command line, and what it gives.") },
+        "/admin/statements": { "post": operated("The command `statement`, with a month's statements as CSV.") },
+    })
+}
+
+fn all_but_browsers() -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -29,19 +56,6 @@ fn document() -> Value {
                     "404": error("There is none."),
                 },
             }), "id") },
-            "/chat": { "get": open("A page to chat with the models: it needs a key, which an invite gives it.", "text/html") },
-            "/join": { "get": open("The same page, opened with an invite behind the # of its address.", "text/html") },
-            "/join/key": { "post": redeem() },
-            "/join/forget": { "post": {
-                "summary": "Ends the key that it is asked with, at once. A node's key is the node's to end.",
-                "security": [{ "key": [] }],
-                "responses": { "200": { "description": "It opens nothing any more." }, "401": error("No key of this hub, or a node's.") },
-            } },
-            "/admin": { "get": open("The operator's commands as a page; from the hub's own machine, or through its encrypted door.", "text/html") },
-            "/admin/open": { "post": operated("A code of `idlewatt-hub admin link` for the secret of a session.") },
-            "/admin/close": { "post": operated("Ends the session.") },
-            "/admin/act": { "post": operated("One command of the operator's, as at the command line, and what it gives.") },
-            "/admin/statements": { "post": operated("The command `statement`, with a month's statements as CSV.") },
             "/healthz": { "get": open("The process runs.", "text/plain") },
             "/readyz": { "get": open("Takes requests; 503 while it drains.", "text/plain") },
             "/metrics": { "get": open("Counters in Prometheus' text form.", "text/plain") },

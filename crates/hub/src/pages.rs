@@ -1,6 +1,7 @@
 //! Pages for people: `GET /` says what this hub does now, `GET /energy` what a token costs, both without scripts;
 //! `GET /chat` asks its models. Nothing is loaded from elsewhere, and no script runs that is not a file of this hub's.
 
+pub(crate) mod admin;
 pub(crate) mod chat;
 mod energy;
 
@@ -29,13 +30,19 @@ pub(crate) async fn status(State(hub): State<Arc<Hub>>) -> Response {
 }
 
 /// What the hub's pages are made of, beside their HTML: path, type, content.
-pub(crate) const FILES: [(&str, &str, &str); 4] = [
+pub(crate) const FILES: [(&str, &str, &str); 6] = [
     ("/chat.js", "text/javascript; charset=utf-8", include_str!("pages/chat.js")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("pages/page.js")),
     (
         "/chat.css",
         "text/css; charset=utf-8",
         concat!(include_str!("pages/look.css"), include_str!("pages/chat.css")),
+    ),
+    ("/admin.js", "text/javascript; charset=utf-8", include_str!("pages/admin.js")),
+    (
+        "/admin.css",
+        "text/css; charset=utf-8",
+        concat!(include_str!("pages/look.css"), include_str!("pages/admin.css")),
     ),
     ("/icon.svg", "image/svg+xml", include_str!("../../../ui/public/icon.svg")),
 ];

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +162,10 @@ impl Serving {
             let url = public_url.as_ref().unwrap_or(&addresses.near);
             url.authority().to_owned()
         });
+        // For the operator on this machine, past whatever proxy may be in front.
+        if let Ok(near) = Url::parse(&format!("http://{}", this_machine(address))) {
+            store.serves_at(near);
+        }
         let hub = Arc::new(Hub::new(store, name, addresses));
         let serving = Self { hub, doors, address, lan, public_url, proxies, bounds };
         serving.is_found().await?;
@@ -278,6 +282,15 @@ async fn listen_on(address: SocketAddr, option: &str) -> anyhow::Result<(TcpList
 fn addresses(key: &PublicKey, plain: SocketAddr, lan: Option<&Lan>, public: Option<&Url>) -> Addresses {
     let name = lan.filter(|lan| lan.announce).map(|_| Announcement::host(key));
     Addresses::new(plain, lan.map(|lan| lan.address), name.as_deref(), public.cloned())
+}
+
+/// Where this machine reaches what listens there.
+fn this_machine(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())),
+        _ => address,
+    }
 }
 
 async fn stdin_end() {

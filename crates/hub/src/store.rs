@@ -8,6 +8,7 @@
 //! Never kept: prompts, answers, and keys or tokens themselves (only their hashes).
 
 mod accounts;
+mod admins;
 mod audit;
 mod backup;
 mod browsers;
@@ -43,6 +44,7 @@ use idlewatt_protocol::{MicroCredits, PublicKey, RequestId, UnixMillis};
 use tokio::sync::oneshot;
 
 pub use accounts::Account;
+pub use admins::{CODE_LIFE, SESSION_LIFE};
 pub use audit::Audited;
 pub use backup::{BackedUp, BackupError, back_up};
 pub use browsers::NotRedeemed;

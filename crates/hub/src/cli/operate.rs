@@ -200,6 +200,12 @@ pub(super) enum Group {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// An address that opens it once, within ten minutes, on this machine
+    Link,
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Node {
     /// Every node that ever joined
     List,

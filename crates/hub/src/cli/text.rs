@@ -19,6 +19,7 @@ pub(super) fn json(answer: &Answer) -> serde_json::Result<String> {
         Answer::Accounts(it) => serde_json::to_string(it),
         Answer::Group(it) => serde_json::to_string(it),
         Answer::Groups(it) => serde_json::to_string(it),
+        Answer::AdminLink { link } => serde_json::to_string(&serde_json::json!({ "link": link })),
         Answer::Nodes(it) => serde_json::to_string(it),
         Answer::Limited(it) => serde_json::to_string(it),
         Answer::Strangers { are_let_in } => {
@@ -74,6 +75,9 @@ pub(super) fn text(answer: &Answer) -> String {
             &["entry", "when", "by", "what"],
             entries.iter().map(|it| [it.seq.to_string(), day(it.at), it.actor.clone(), it.act.to_string()]),
         ),
+        Answer::AdminLink { link } => {
+            format!("{link}\nIt opens the admin page once, within ten minutes, in a browser on this machine.")
+        }
         Answer::Nodes(nodes) => table(
             &["node", "name", "account", "program", "last seen"],
             nodes.iter().map(|node| {

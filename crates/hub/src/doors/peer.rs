@@ -14,6 +14,8 @@ use crate::hub::lock;
 pub(crate) struct Peer {
     /// The client's own address: that of the connection, or what a trusted proxy says.
     pub(crate) address: IpAddr,
+    /// Whether it came through the hub's own encrypted door.
+    pub(crate) encrypted: bool,
     /// Its place, given back when the last one drops it. A node's session gives it back once the node has joined.
     #[expect(dead_code, reason = "held, never read")]
     pub(crate) ticket: Arc<Ticket>,

@@ -106,6 +106,9 @@ pub enum StoreError {
     /// The disk or the database refused.
     #[error("{}", in_words(.0))]
     Disk(#[from] rusqlite::Error),
+    /// What is asked is a running hub's to give.
+    #[error("no hub serves this folder now: start one with `idlewatt-hub serve`, then ask again")]
+    NotServing,
     /// The store is closing.
     #[error("the hub is stopping, so nothing new is kept")]
     Closed,

@@ -19,6 +19,7 @@ use idlewatt_protocol::{Digest, PublicKey, UnixMillis};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::admins::Admins;
 use super::consumer::{Conduct, NotAdmitted};
 use super::settle::{Settled, Settlement};
 use super::{
@@ -44,6 +45,7 @@ pub(super) struct State {
     origin: Instant,
     nodes: RwLock<HashMap<PublicKey, Node>>,
     pub(super) reports: reports::Shown,
+    pub(super) admins: Admins,
 }
 
 impl State {
@@ -152,6 +154,7 @@ impl Writer {
             origin: Instant::now(),
             nodes: RwLock::new(nodes::load(&db).map_err(refused)?),
             reports: reports::Shown::default(),
+            admins: Admins::default(),
         });
         keys::load_keys(&db, &state).map_err(refused)?;
         let last_receipt = settle::last_receipt(&db).map_err(refused)?;
