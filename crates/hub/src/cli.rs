@@ -174,7 +174,7 @@ pub(crate) fn execute(cli: Cli) -> anyhow::Result<(String, ExitCode)> {
         Command::Account(it) => it.into(),
         Command::Group(it) => it.into(),
         Command::Node(it) => it.into(),
-        Command::Admin(operate::Admin::Link) => AdminCommand::AdminLink,
+        Command::Admin(operate::Admin::Link) => idlewatt_hub::admin::Command::AdminLink,
         Command::Strangers(it) => it.into(),
         Command::Statement(it) => {
             csv = it.csv;
