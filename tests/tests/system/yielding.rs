@@ -28,7 +28,7 @@ fn yields(node: &Node, limit: &str) -> Vec<Value> {
 }
 
 /// Where somebody sits down and leaves again.
-trait Desk {
+pub(crate) trait Desk {
     /// Variables by which a program finds it.
     fn variables(&self) -> Vec<(&'static str, String)>;
     /// From now on nothing is touched.
@@ -38,13 +38,13 @@ trait Desk {
 }
 
 /// An X server whose screen nobody sees.
-struct Screen {
+pub(crate) struct Screen {
     _process: Process,
-    display: String,
+    pub(crate) display: String,
 }
 
 impl Screen {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let mut command = Command::new("Xvfb");
         command.args(["-displayfd", "1", "-noreset", "-nolisten", "tcp", "-screen", "0", "640x480x24"]);
         let mut process = Process::spawn("Xvfb", &mut command, &folder.join("xvfb.log"));
@@ -229,7 +229,7 @@ impl Need for Game {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_panic_button_ends_a_server_of_our_own_and_its_memory_is_free() {
-    give_back(Node::start(), &PanicButton, "the panic button", "host").await;
+    give_back(Node::start(), &PanicButton, "the panic button", "paused_by_host").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,7 +254,9 @@ async fn the_hotkey_ends_a_server_of_our_own_and_its_memory_is_free() {
 async fn a_game_ends_a_server_of_our_own_and_its_memory_is_free() {
     let folder = tempfile::tempdir().unwrap();
     let game = Game::start(folder.path()).await;
-    let session = vec![("DBUS_SESSION_BUS_ADDRESS", game.bus.address.clone())];
+    let screen = Screen::start(folder.path());
+    let mut session = screen.variables();
+    session.push(("DBUS_SESSION_BUS_ADDRESS", game.bus.address.clone()));
     let node = Node::start_in(tempfile::tempdir().unwrap(), session);
     give_back(node, &game, "a game that began", "game").await;
 }
