@@ -61,6 +61,7 @@ def main() -> None:
     args.add_argument("--n-gpu-layers", type=int, default=0, help="taken and not used: this build has no GPU")
     args.add_argument("--tensor-split", default=None, help="taken and not used, for the same reason")
     args.add_argument("--alias", default=None, help="what the model is called, in place of its file's name")
+    args.add_argument("--api-key", default=os.environ.get("LLAMA_API_KEY"), help="what everybody has to show")
     args.add_argument("--slots", action="store_true", help="always on")
     args.add_argument("--no-webui", action="store_true", help="always off")
     args.add_argument("--detached", action="store_true", help="outlive the process that started it")
@@ -76,8 +77,8 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = args.model or model_file()
     params.n_ctx = args.ctx_size or args.ctx * args.parallel
-    if os.environ.get("LLAMA_API_KEY"):
-        params.api_keys = [os.environ["LLAMA_API_KEY"]]
+    if args.api_key:
+        params.api_keys = [args.api_key]
     if args.alias:
         params.model_alias = {args.alias}
     params.n_parallel = args.parallel

@@ -3,6 +3,7 @@
 Xvfb and a private session bus stand in for a desktop. Each program settles for 20 s, then is watched for 60 s.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -75,8 +76,9 @@ def main():
         subprocess.run([BIN / "idlewatt", "config", "set", "keys.store", "file"], check=True, env=env, capture_output=True)
         engine = start(BIN / "idlewatt", "run", "--tray", "--listen", "127.0.0.1:0", env=env)
         first_line(engine, "control panel: ")
-        invite = subprocess.run([BIN / "idlewatt-hub", "invite", "create", "--account", "host", "--data",
-                                 folder / "hub"], check=True, capture_output=True, text=True).stdout.split()[0]
+        created = subprocess.run([BIN / "idlewatt-hub", "invite", "create", "--account", "host", "--json", "--data",
+                                  folder / "hub"], check=True, capture_output=True, text=True).stdout
+        invite = json.loads(created)["invite"]
         subprocess.run([BIN / "idlewatt", "join", invite], check=True, env=env, capture_output=True)
         subprocess.run([BIN / "idlewatt", "pause"], check=True, env=env, capture_output=True)
         pss, cpu, switched, threads, toolkit = watch(engine.pid)

@@ -31,6 +31,12 @@ impl ModelServer {
         Self { process, url, arguments, folder }
     }
 
+    /// One that wants this API key.
+    #[must_use]
+    pub fn locked(key: &str, arguments: &[&str]) -> Self {
+        Self::start(&[arguments, &["--api-key", key]].concat())
+    }
+
     /// What Ollama does about memory, without a model: see `tests/servers/ollama.py`.
     #[must_use]
     pub fn ollama(arguments: &[&str]) -> Self {

@@ -63,6 +63,11 @@ impl Node {
         Ran::of(command(self.home.path()).args(arguments))
     }
 
+    /// The same with a text at its standard input, as a person types or pastes it.
+    pub fn told(&self, arguments: &[&str], input: &str) -> Ran {
+        Ran::told(command(self.home.path()).args(arguments), input)
+    }
+
     /// `status --json`
     #[must_use]
     pub fn status(&self) -> Value {

@@ -54,6 +54,32 @@ pub fn is_here(process: u32) -> bool {
     system::is_here(process)
 }
 
+/// How many open connections to a TCP port of this machine are not this process's own. `None` where the system does not say
+/// whose they are: it does on Windows. What goes over them it tells only administrators. A fraction of a millisecond.
+#[must_use]
+pub fn connections_of_others(port: u16) -> Option<usize> {
+    #[cfg(windows)]
+    return system::connections_of_others(port);
+    #[cfg(not(windows))]
+    {
+        let _ = port;
+        None
+    }
+}
+
+/// The file of a process' program where this user may see it, its name otherwise (at most 15 bytes). `None` where the system
+/// tells neither.
+#[must_use]
+pub fn program(process: u32) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    return system::program(process);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = process;
+        None
+    }
+}
+
 /// A process and all that it started, as far as that can be seen.
 #[must_use]
 pub fn started_by(process: u32) -> BTreeSet<u32> {
@@ -158,6 +184,13 @@ mod system {
         processes().filter(|id| user(id).is_some_and(|user| users.contains(&user))).collect()
     }
 
+    pub(super) fn program(pid: u32) -> Option<String> {
+        let file = fs::read_link(format!("/proc/{pid}/exe")).ok();
+        // A program that was updated while it runs.
+        let file = file.map(|it| it.to_string_lossy().trim_end_matches(" (deleted)").to_owned());
+        file.or_else(|| Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()))
+    }
+
     /// When a process began, and in which run of the machine.
     pub(super) fn began(pid: u32) -> Option<(u64, String)> {
         let began = start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
@@ -253,6 +286,13 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_told_by_its_file() {
+        let me = program(std::process::id()).unwrap();
+        assert_eq!(me, std::env::current_exe().unwrap().to_str().unwrap());
+        assert_eq!(program(u32::MAX), None);
+    }
+
+    #[test]
     fn a_run_is_over_when_its_process_ends() {
         let mut child = waiting();
         let run = ProcessRun::of(child.id()).unwrap();
@@ -264,6 +304,37 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!run.goes_on());
+    }
+
+    /// Not a test of its own: what [`connections_of_others_are_told_from_our_own`] runs in another process.
+    #[cfg(windows)]
+    #[test]
+    #[ignore = "somebody else's connection"]
+    fn somebody_connects() {
+        let at = std::env::var("IDLEWATT_CONNECT").unwrap();
+        let _connection = std::net::TcpStream::connect(at).unwrap();
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn connections_of_others_are_told_from_our_own() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let _ours = std::net::TcpStream::connect(at).unwrap();
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(connections_of_others(at.port()), Some(0));
+        let mut other = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "process::tests::somebody_connects"])
+            .env("IDLEWATT_CONNECT", at.to_string())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(connections_of_others(at.port()), Some(1));
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        assert_eq!(connections_of_others(at.port()), Some(0));
     }
 
     #[test]

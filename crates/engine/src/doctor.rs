@@ -93,7 +93,7 @@ impl Node {
             put(&area, level, what, action);
         }
 
-        for Check { area, level, what, action } in self.server_checks() {
+        for Check { area, level, what, action } in self.server_checks().await {
             put(&area, level, what, action);
         }
 

@@ -3,13 +3,14 @@
 use idlewatt_control::{Check, CheckLevel};
 use idlewatt_servers::{Installed, ServerError, installed, is_loopback};
 
+use crate::holders;
 use crate::node::{Node, lock};
 use crate::problem::sentence;
 use crate::server_keys::shown;
 
 impl Node {
     /// Lines for `doctor` about servers that offer nothing yet, or less than they could.
-    pub(crate) fn server_checks(&self) -> Vec<Check> {
+    pub(crate) async fn server_checks(&self) -> Vec<Check> {
         let check =
             |level, what, action: Option<String>| Check { area: "servers".to_owned(), level, what, action };
         let found = lock(&self.found).clone();
@@ -52,13 +53,9 @@ impl Node {
         let runs = |it: &Installed| {
             found.iter().any(|found| found.server.as_ref().is_some_and(|server| server.kind() == it.kind))
         };
-        for it in programs.iter().filter(|it| !runs(it)) {
-            checks.push(check(
-                CheckLevel::Note,
-                format!("{} is installed, and its server is off.", it.name),
-                Some(it.turn_on.to_owned()),
-            ));
-        }
+        let off: Vec<Installed> = programs.into_iter().filter(|it| !runs(it)).collect();
+        let limit = self.config().settings().policy.gpu_memory;
+        checks.extend(holders::checks(&off, &self.memory_holders().await, limit));
         checks
     }
 }

@@ -21,6 +21,7 @@ mod doctor;
 mod engine;
 mod found;
 mod governing;
+mod holders;
 mod hotkey;
 mod looking;
 mod machine;

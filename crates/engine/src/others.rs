@@ -114,6 +114,13 @@ fn words(looked: bool, load: Option<u8>, held: Option<u64>) -> String {
     }
 }
 
+/// Processes that use a card and are neither ours nor, as far as can be seen, a model server's on one of these ports.
+pub(crate) fn others_among(users: &[GpuProcess], ports: &BTreeSet<u16>) -> BTreeSet<u32> {
+    let mut seen = Seen::default();
+    seen.tell_apart(users, ports);
+    seen.others
+}
+
 impl Seen {
     /// Sorts every process that uses a card. Only one that is new makes it look who serves.
     fn tell_apart(&mut self, users: &[GpuProcess], ports: &BTreeSet<u16>) {

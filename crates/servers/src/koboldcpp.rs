@@ -9,6 +9,7 @@
 //! - `/api/admin/reload_config` with the file name `unload_model` frees the model and stays up; `initial_model` brings back
 //!   what it was started with. Without `--admin` it is there, says 200, and does nothing: `"success": false`. It starts
 //!   itself anew for either, and does not answer meanwhile.
+//! - A prompt that is longer than its context loses its beginning without a word (`gpttype_adapter.cpp`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use url::Url;
 
 use crate::http::{FREEING, LOADING, Site};
 use crate::openai::artefact;
+use crate::request::Allowed;
 use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
 /// How often it is asked whether it is back with its model.
@@ -169,6 +171,9 @@ impl ModelServer for KoboldCpp {
     async fn call(&self, model: &Model, call: Call<'_>) -> Result<ServerAnswer, ServerError> {
         if self.freed(|_| {}).is_some() && self.loaded().await?.is_none() {
             self.bring_back().await?;
+        }
+        if !Allowed::read(call.endpoint, call.body)?.fits(model.context) {
+            return Err(ServerError::Context);
         }
         self.site.call(model, call).await
     }

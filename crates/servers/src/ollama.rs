@@ -24,9 +24,6 @@ use crate::name::{PublicName, tidy};
 use crate::request::Allowed;
 use crate::{Call, Kind, Model, ModelServer, ServerAnswer, ServerError, UnloadError};
 
-/// A token of a chat is seldom shorter than this, so a prompt over `context × 3` bytes is surely at risk of being cut.
-const BYTES_A_TOKEN: usize = 3;
-
 #[derive(Debug)]
 pub(crate) struct Ollama {
     site: Site,
@@ -147,9 +144,7 @@ impl ModelServer for Ollama {
             return Err(ServerError::Continuation);
         }
         let allowed = Allowed::continuing(call)?;
-        let fits =
-            model.context.is_none_or(|context| allowed.prompt_bytes() <= context as usize * BYTES_A_TOKEN);
-        if !fits {
+        if !allowed.fits(model.context) {
             return Err(ServerError::Context);
         }
         self.site.infer(call.endpoint, allowed.write(&model.id, call.max_tokens, "")).await

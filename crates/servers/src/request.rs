@@ -31,6 +31,9 @@ pub enum RequestError {
     Value(&'static str),
 }
 
+/// A token of a chat is seldom shorter than this, so a prompt over `context × 3` bytes is surely at risk of being cut.
+const BYTES_A_TOKEN: usize = 3;
+
 const CHAT: &[&str] = &[
     "messages",
     "temperature",
@@ -150,13 +153,11 @@ impl<'a> Allowed<'a> {
         if self.continues { ",\"continue_final_message\":true,\"add_generation_prompt\":false" } else { "" }
     }
 
-    /// Bytes of what is asked, without the settings around it.
-    pub(crate) fn prompt_bytes(&self) -> usize {
-        self.fields
-            .iter()
-            .filter(|(name, _)| matches!(*name, "messages" | "prompt" | "input" | "tools"))
-            .map(|(_, text)| text.len())
-            .sum()
+    /// Whether what is asked surely fits a context of so many tokens, for servers that cut what does not without a word.
+    pub(crate) fn fits(&self, context: Option<u32>) -> bool {
+        let asked = self.fields.iter().filter(|it| matches!(it.0, "messages" | "prompt" | "input" | "tools"));
+        let bytes: usize = asked.map(|(_, text)| text.len()).sum();
+        context.is_none_or(|context| bytes <= context as usize * BYTES_A_TOKEN)
     }
 }
 

@@ -159,6 +159,37 @@ async fn this_machines_own_model_is_asked_first_and_the_hubs_only_when_it_is_gon
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_is_too_long_for_this_machine_is_asked_of_the_hubs() {
+    let model = ModelServer::start(&["--parallel", "4", "--threads", "1"]);
+    let system = Without::start(&model).await;
+    let mine = ModelServer::start(&["--parallel", "1", "--threads", "1", "--ctx", "256"]);
+    // Not shared: else the hubs would ask this same machine.
+    system.node.set("servers.urls", &mine.url);
+    let host = own(&system.node);
+    until(claimed(Duration::from_secs(10)), "its model is seen", async || {
+        system.node.status()["services"].as_array()?.iter().find(|it| it["reachable"] == true).map(drop)
+    })
+    .await;
+    let long = "Count the sheep that jump over the fence. ".repeat(60);
+    // In the real server's own words.
+    for body in [chat(&long, 8), stream(&long, 8)] {
+        let refused = host.chat(&body).await;
+        assert_eq!(
+            (refused.status, &refused.error().unwrap()["code"]),
+            (400, &"context_length_exceeded".into())
+        );
+        assert_eq!(answered_by(&refused), None);
+    }
+    system.node.set("own.networks", "true");
+    for body in [chat(&long, 8), stream(&long, 8)] {
+        let answer = host.chat(&body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answered_by(&answer).is_some(), "a hub answered");
+    }
+    assert_eq!(answered_by(&host.chat(&chat("Hello", 8)).await), None, "what fits here is answered here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_may_only_earn_spends_nothing_and_is_told_why() {
     let hub = Hub::start();
     let node = Node::start();

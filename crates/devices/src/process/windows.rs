@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{offset_of, size_of};
+use std::net::SocketAddr;
 
 use windows::Win32::Foundation::{CloseHandle, FILETIME, NO_ERROR};
 use windows::Win32::NetworkManagement::IpHelper::{
-    GetExtendedTcpTable, MIB_TCP6ROW_OWNER_PID, MIB_TCP6TABLE_OWNER_PID, MIB_TCPROW_OWNER_PID,
-    MIB_TCPTABLE_OWNER_PID, TCP_TABLE_OWNER_PID_LISTENER,
+    GetExtendedTcpTable, MIB_TCP_STATE_ESTAB, MIB_TCP6ROW_OWNER_PID, MIB_TCP6TABLE_OWNER_PID,
+    MIB_TCPROW_OWNER_PID, MIB_TCPTABLE_OWNER_PID, TCP_TABLE_CLASS, TCP_TABLE_OWNER_PID_CONNECTIONS,
+    TCP_TABLE_OWNER_PID_LISTENER,
 };
 use windows::Win32::Networking::WinSock::{AF_INET, AF_INET6};
 use windows::Win32::System::Diagnostics::ToolHelp::{
@@ -108,16 +110,52 @@ fn processes() -> BTreeMap<u32, Process> {
 
 /// Who listens on a port, on any address.
 fn listeners(port: u16) -> BTreeSet<u32> {
-    let v4 = table(u32::from(AF_INET.0));
+    let here = |it: Socket| (it.local.port() == port && it.pid != 0).then_some(it.pid);
+    sockets(TCP_TABLE_OWNER_PID_LISTENER).into_iter().flatten().filter_map(here).collect()
+}
+
+/// A connection is this process's where its other end is, and there is no such end here where it came from another machine.
+pub(super) fn connections_of_others(port: u16) -> Option<usize> {
+    let all = sockets(TCP_TABLE_OWNER_PID_CONNECTIONS)?;
+    let own = std::process::id();
+    let open = |it: &&Socket| it.is_open;
+    let ours: BTreeSet<_> =
+        all.iter().filter(open).filter(|it| it.pid == own).map(|it| (it.local, it.remote)).collect();
+    let to_it = all.iter().filter(open).filter(|it| it.local.port() == port);
+    Some(to_it.filter(|it| !ours.contains(&(it.remote, it.local))).count())
+}
+
+/// One end of a connection, or a listener.
+struct Socket {
+    local: SocketAddr,
+    remote: SocketAddr,
+    is_open: bool,
+    pid: u32,
+}
+
+/// `None` where one of the two tables is not told.
+fn sockets(class: TCP_TABLE_CLASS) -> Option<Vec<Socket>> {
+    let is_open = |state: u32| i32::try_from(state) == Ok(MIB_TCP_STATE_ESTAB.0);
+    let (v4, v6) = (table(u32::from(AF_INET.0), class)?, table(u32::from(AF_INET6.0), class)?);
+    let at = |address: u32, port| SocketAddr::from((address.to_le_bytes(), host_order(port)));
     // SAFETY: the rows of this table are of this kind and begin there.
     let v4 = unsafe { rows::<MIB_TCPROW_OWNER_PID>(&v4, offset_of!(MIB_TCPTABLE_OWNER_PID, table)) };
-    let v6 = table(u32::from(AF_INET6.0));
+    let v4 = v4.into_iter().map(|it| Socket {
+        local: at(it.dwLocalAddr, it.dwLocalPort),
+        remote: at(it.dwRemoteAddr, it.dwRemotePort),
+        is_open: is_open(it.dwState),
+        pid: it.dwOwningPid,
+    });
+    let at = |address: [u8; 16], port| SocketAddr::from((address, host_order(port)));
     // SAFETY: likewise.
     let v6 = unsafe { rows::<MIB_TCP6ROW_OWNER_PID>(&v6, offset_of!(MIB_TCP6TABLE_OWNER_PID, table)) };
-    let v4 = v4.into_iter().map(|it| (it.dwLocalPort, it.dwOwningPid));
-    let v6 = v6.into_iter().map(|it| (it.dwLocalPort, it.dwOwningPid));
-    let here = |(at, pid): (u32, u32)| (host_order(at) == port && pid != 0).then_some(pid);
-    v4.chain(v6).filter_map(here).collect()
+    let v6 = v6.into_iter().map(|it| Socket {
+        local: at(it.ucLocalAddr, it.dwLocalPort),
+        remote: at(it.ucRemoteAddr, it.dwRemotePort),
+        is_open: is_open(it.dwState),
+        pid: it.dwOwningPid,
+    });
+    Some(v4.chain(v6).collect())
 }
 
 /// The low two bytes, in the network's order; what lies above them is not said.
@@ -126,22 +164,20 @@ fn host_order(port: u32) -> u16 {
     u16::from_be_bytes([first, second])
 }
 
-/// The table as it came, in words so that it is aligned; empty where it is not told.
-fn table(family: u32) -> Vec<u32> {
+/// The table as it came, in words so that it is aligned.
+fn table(family: u32, class: TCP_TABLE_CLASS) -> Option<Vec<u32>> {
     let mut words: Vec<u32> = Vec::new();
     for _ in 0..TRIES {
         let mut bytes = u32::try_from(words.len() * size_of::<u32>()).unwrap_or_default();
         let place = (!words.is_empty()).then(|| words.as_mut_ptr().cast());
         // SAFETY: the place has the room that is told, and lives through the call.
-        let answer = unsafe {
-            GetExtendedTcpTable(place, &raw mut bytes, false, family, TCP_TABLE_OWNER_PID_LISTENER, 0)
-        };
+        let answer = unsafe { GetExtendedTcpTable(place, &raw mut bytes, false, family, class, 0) };
         if answer == NO_ERROR.0 && place.is_some() {
-            return words;
+            return Some(words);
         }
         words.resize((bytes as usize).div_ceil(size_of::<u32>()) + 256, 0);
     }
-    Vec::new()
+    None
 }
 
 /// # Safety

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use idlewatt_core::presence::PresenceReading;
 use idlewatt_presence::{Options, watch};
 use x11rb::connection::Connection as _;
+use x11rb::protocol::dpms::{ConnectionExt as _, DPMSMode};
 use x11rb::protocol::screensaver::ConnectionExt as _;
 use x11rb::protocol::xproto::{
     AtomEnum, ConnectionExt as _, CreateWindowAux, MOTION_NOTIFY_EVENT, PropMode, Window, WindowClass,
@@ -183,4 +184,24 @@ async fn a_game_that_closes_its_window_covers_nothing() {
     in_front(&client, again);
     let activity = until_activity(&watch, |it| it.full_screen.is_some()).await;
     assert_eq!(activity.full_screen.unwrap().name, "Again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn displays_that_go_off_are_told_and_that_they_are_on_again() {
+    let server = Xvfb::start(None);
+    let (client, _) = x11rb::connect(Some(&server.display)).unwrap();
+    let watch = watch(options(server.surroundings()));
+    until_activity(&watch, |it| it.displays_off == Some(false)).await;
+    client.dpms_enable().unwrap();
+    for _ in 0..3 {
+        client.dpms_force_level(DPMSMode::OFF).unwrap();
+        client.flush().unwrap();
+        until_activity(&watch, |it| it.displays_off == Some(true)).await;
+        until_says(&watch, "full screen", "the displays are off").await;
+        client.dpms_force_level(DPMSMode::ON).unwrap();
+        client.flush().unwrap();
+        until_activity(&watch, |it| it.displays_off == Some(false)).await;
+    }
+    drop(server);
+    until_activity(&watch, |it| it.displays_off.is_none()).await;
 }

@@ -147,6 +147,25 @@ async fn koboldcpp_is_itself_and_its_200_is_not_taken_for_a_yes() {
     assert!(fake.holds_memory());
 }
 
+/// `KoboldCpp` drops the beginning of a prompt that is too long, and Ollama cuts it; both say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_would_be_cut_without_a_word_is_not_sent() {
+    for of in [Of::KoboldCpp, Of::Ollama] {
+        let fake = Fake::start(of).await;
+        let (server, model) = meet(&fake).await;
+        let context = model.context.unwrap() as usize;
+        let body =
+            |bytes: usize| format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "a".repeat(bytes));
+        let long = body(context * 3);
+        let asks = |body| Call::new(Endpoint::ChatCompletions, body, 1);
+        let long = server.call(&model, asks(long.as_bytes())).await;
+        assert_eq!(long.err(), Some(ServerError::Context), "{of:?}");
+        assert!(fake.bodies().is_empty(), "{of:?}");
+        let fits = body(context);
+        assert!(server.call(&model, asks(fits.as_bytes())).await.is_ok(), "{of:?}");
+    }
+}
+
 /// `LocalAI` greets as Ollama does, and tells a version as it does.
 #[tokio::test(flavor = "multi_thread")]
 async fn localai_is_not_taken_for_ollama() {
