@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use idlewatt_hub::serve::ServeOptions;
+use idlewatt_hub_core::allowance::KeyLimits;
 use idlewatt_networks::trust::client_config;
-use idlewatt_protocol::PublicKey;
 use idlewatt_protocol::invite::Invite;
+use idlewatt_protocol::{MicroCredits, PublicKey};
 use scripted::{PATIENCE, TestHub, account};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -206,4 +207,37 @@ async fn one_address_behind_a_trusted_proxy_holds_so_many_requests() {
     })
     .await
     .expect("places are given back when a client goes away");
+}
+
+#[tokio::test]
+async fn a_limited_key_is_told_what_is_left_as_openai_tells_it() {
+    let hub = TestHub::start().await;
+    let limits =
+        KeyLimits { requests_per_minute: Some(2), tokens_per_minute: Some(5000), ..KeyLimits::default() };
+    let key = hub.store.create_key(account("anna"), MicroCredits(1_000_000), limits).await.unwrap().key;
+    let ask = || hub.http.post(hub.url("/v1/chat/completions")).bearer_auth(&key).body("{}").send();
+    let told = |answer: &reqwest::Response, what: &str| {
+        answer.headers()[&format!("x-ratelimit-{what}")].to_str().unwrap().to_owned()
+    };
+    let first = ask().await.unwrap();
+    assert_eq!(first.status(), 400);
+    assert_eq!(
+        (told(&first, "limit-requests"), told(&first, "remaining-requests")),
+        ("2".into(), "1".into())
+    );
+    assert_eq!(
+        (told(&first, "limit-tokens"), told(&first, "remaining-tokens")),
+        ("5000".into(), "5000".into())
+    );
+    assert_eq!(told(&first, "reset-tokens"), "0s");
+    ask().await.unwrap();
+    let third = ask().await.unwrap();
+    assert_eq!((third.status().as_u16(), told(&third, "remaining-requests")), (429, "0".into()));
+    let reset = told(&third, "reset-requests");
+    assert!(reset == "1m0s" || reset == "1m1s" || reset.ends_with("s") && reset.len() == 3, "{reset}");
+    let seconds: u64 = third.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    let millis: u64 = third.headers()["retry-after-ms"].to_str().unwrap().parse().unwrap();
+    assert_eq!(seconds, millis.div_ceil(1000));
+    let unlimited = hub.get("/v1/models").await;
+    assert!(unlimited.headers().keys().all(|name| !name.as_str().starts_with("x-ratelimit-")));
 }

@@ -78,17 +78,17 @@ impl FromStr for Invite {
         };
         let part = |name| every(name).find(|value| !value.is_empty()).ok_or(InviteError::Missing(name));
         let told = every("hub").filter(|hub| !hub.is_empty()).map(|hub| Url::parse(&hub));
-        let hubs: Vec<Url> = page
-            .map(Ok)
-            .into_iter()
-            .chain(told)
-            .take(MAX_ADDRESSES)
-            .collect::<Result<_, _>>()
-            .map_err(|_| InviteError::Malformed("hub"))?;
+        let hubs = page.map(Ok).into_iter().chain(told).take(MAX_ADDRESSES).map(|hub| {
+            let mut hub = hub.map_err(|_| InviteError::Malformed("hub"))?;
+            check_hub_url(&hub)?;
+            let path = hub.path().trim_end_matches('/').to_owned();
+            hub.set_path(&path);
+            Ok(hub)
+        });
+        let hubs: Vec<Url> = hubs.collect::<Result<_, InviteError>>()?;
         if hubs.is_empty() {
             return Err(InviteError::Missing("hub"));
         }
-        hubs.iter().try_for_each(check_hub_url)?;
         let key = part("key")?.parse().map_err(|_| InviteError::Malformed("key"))?;
         let token = part("token")?.into_owned();
         if token.len() > 128 || !token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {

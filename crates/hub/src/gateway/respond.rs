@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::answering::{Admitted, Answering};
 use super::authenticate;
 use super::error::{Refusal, event};
+use super::ratelimit;
 use super::wanted::wanted;
 use crate::hub::{Hub, clock, lock, now};
 use crate::store::{Consumer, NotAdmitted};
@@ -42,6 +43,8 @@ const RECEIPT: HeaderName = HeaderName::from_static("x-idlewatt-receipt");
 const NODE: HeaderName = HeaderName::from_static("x-idlewatt-node");
 const ARTEFACT: HeaderName = HeaderName::from_static("x-idlewatt-artefact");
 const CONTINUE: HeaderName = HeaderName::from_static("x-idlewatt-continue");
+/// Who was asked too because the first token was overdue.
+const HEDGED: HeaderName = HeaderName::from_static("x-idlewatt-hedged");
 const IGNORED: HeaderName = HeaderName::from_static("x-idlewatt-ignored");
 /// Tells buffering proxies to pass events on as they come.
 const NO_BUFFER: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -60,14 +63,21 @@ pub(super) async fn embeddings(State(hub): State<Arc<Hub>>, request: Request) ->
 
 async fn respond(hub: Arc<Hub>, endpoint: Endpoint, request: Request) -> Response {
     let id = RequestId(rand::random());
-    let mut response = match answer(&hub, id, endpoint, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            hub.metrics.refused.add(1);
-            tracing::debug!(request = %id, status = error.status, code = error.code, "refused");
-            Refusal(error).into_response()
-        }
+    let (parts, body) = request.into_parts();
+    let consumer = authenticate(&hub, &parts.headers);
+    let answered = match &consumer {
+        Ok(consumer) => answer(&hub, id, endpoint, &parts.headers, body, consumer).await,
+        Err(error) => Err(error.clone()),
     };
+    let mut response = answered.unwrap_or_else(|error| {
+        hub.metrics.refused.add(1);
+        tracing::debug!(request = %id, status = error.status, code = error.code, "refused");
+        Refusal(error).into_response()
+    });
+    if let Ok(consumer) = &consumer {
+        // As it stands once this request is counted.
+        ratelimit::describe(consumer.allowance(), response.headers_mut());
+    }
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -78,22 +88,22 @@ async fn answer(
     hub: &Arc<Hub>,
     id: RequestId,
     endpoint: Endpoint,
-    request: Request,
+    headers: &HeaderMap,
+    body: Body,
+    consumer: &Consumer,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let consumer = authenticate(hub, &parts.headers)?;
     if hub.is_draining() {
         return Err(ApiError::unavailable("The hub is stopping. Try again shortly.", Duration::from_secs(5)));
     }
-    hub.store.admit(&consumer).map_err(|why| match why {
+    hub.store.admit(consumer).map_err(|why| match why {
         NotAdmitted::Suspended => ApiError::account_suspended(),
         NotAdmitted::Over(over) => over.into(),
     })?;
-    let answered = answer_to(hub, id, endpoint, &parts.headers, body, consumer.clone()).await;
+    let answered = answer_to(hub, id, endpoint, headers, body, consumer.clone()).await;
     if let Err(error) = &answered
         && error.is_the_askers()
     {
-        hub.store.wasted(&consumer);
+        hub.store.wasted(consumer);
     }
     answered
 }
@@ -298,6 +308,10 @@ fn describe(answering: &Answering, headers: &mut HeaderMap) {
             ARTEFACT,
             artefact.digest.map_or_else(|| artefact.name(), |digest| format!("{}@{digest}", artefact.name())),
         );
+    }
+    if answering.is_hedged {
+        let nodes: Vec<String> = answering.also_asked().iter().map(PublicKey::short).collect();
+        set(HEDGED, nodes.join(", "));
     }
     if !answering.asked().ignored.is_empty() {
         set(IGNORED, answering.asked().ignored.join(", "));

@@ -28,7 +28,6 @@ use idlewatt_protocol::message::{
 use idlewatt_protocol::receipt::{Envelope, Opener};
 use idlewatt_protocol::{Class, Nonce, PublicKey};
 use tokio::time::{sleep, timeout, timeout_at};
-use url::Url;
 
 use super::inbox::Over;
 use super::link::Link;
@@ -92,7 +91,7 @@ async fn run(hub: Arc<Hub>, mut socket: WebSocket, peer: Peer) {
         heartbeat_s: u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX),
         account: account.to_string(),
         hub_name: hub.name.clone(),
-        urls: hub.urls(is_near).iter().map(Url::to_string).collect(),
+        urls: hub.urls(is_near).iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         resumed,
     };
     let welcomed = timeout(HANDSHAKE_TIMEOUT, say(&mut socket, &HubMessage::Welcome(welcome))).await;
