@@ -76,7 +76,7 @@ class Machine:
     def run(self, *arguments, fails=None):
         done = subprocess.run(
             ["ip", "netns", "exec", self.space, PROGRAMS / "idlewatt", *arguments],
-            capture_output=True, text=True, env=self.environment(), timeout=120,
+            capture_output=True, text=True, env=self.environment(), timeout=400,
         )
         if done.returncode != (fails or 0):
             sys.exit(f"idlewatt {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
