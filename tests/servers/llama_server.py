@@ -62,6 +62,8 @@ def main() -> None:
     args.add_argument("--tensor-split", default=None, help="taken and not used, for the same reason")
     args.add_argument("--alias", default=None, help="what the model is called, in place of its file's name")
     args.add_argument("--api-key", default=os.environ.get("LLAMA_API_KEY"), help="what everybody has to show")
+    args.add_argument("--ubatch-size", type=int, default=None,
+                      help="tokens of a prompt computed at once; 1 rounds a prompt just as it rounds what it generates")
     args.add_argument("--slots", action="store_true", help="always on")
     args.add_argument("--no-webui", action="store_true", help="always off")
     args.add_argument("--detached", action="store_true", help="outlive the process that started it")
@@ -82,6 +84,8 @@ def main() -> None:
     if args.alias:
         params.model_alias = {args.alias}
     params.n_parallel = args.parallel
+    if args.ubatch_size:
+        params.n_ubatch = args.ubatch_size
     params.kv_unified = False
     params.n_gpu_layers = 0
     params.hostnames = ["127.0.0.1"]

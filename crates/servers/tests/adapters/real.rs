@@ -1,11 +1,14 @@
 //! The contract on the real llama.cpp with a small real model, as `script/test` installs them:
 //! `cargo nextest run -p idlewatt-servers --run-ignored all -E 'test(real)'`.
 
+mod going_on;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use idlewatt_protocol::Continuation;
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_servers::{Call, Kind, ServerError, UnloadError, probe};
 use url::Url;
@@ -21,13 +24,19 @@ struct Real {
 
 impl Real {
     fn start(port: u16, key: Option<&str>) -> Self {
+        Self::start_with(port, key, &[])
+    }
+
+    fn start_with(port: u16, key: Option<&str>, options: &[&str]) -> Self {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
         let python = std::env::var_os("IDLEWATT_PYTHON")
             .map_or_else(|| cache.join("idlewatt/py/bin/python"), PathBuf::from);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/servers/llama_server.py");
         let mut command = Command::new(python);
-        command.arg(script).args(["--parallel", "2", "--port", &port.to_string()]);
+        // On a busy machine several threads wait for each other more than they compute.
+        command.arg(script).args(["--parallel", "2", "--threads", "1", "--port", &port.to_string()]);
+        command.args(options);
         if let Some(key) = key {
             command.env("LLAMA_API_KEY", key);
         }
@@ -88,6 +97,8 @@ async fn the_real_llama_cpp_keeps_the_contract() {
     assert!(seen.chat && seen.completions && seen.streaming && seen.usage && seen.cancels && seen.logprobs);
     assert!(!seen.embeddings, "it was started without embeddings");
     assert!(report.tokens_per_second.is_some_and(|speed| speed > 1.0));
+    assert_eq!(seen.continuation, Continuation::Ids, "{report:?}");
+    row(NAME, "continue", "run, by ids and by text");
     let refused = server.call(&model, Call::new(Endpoint::Embeddings, br#"{"input":"x"}"#, 0)).await.unwrap();
     assert_eq!((refused.status, refused.streaming), (501, false), "an error status is an answer");
     ok("probe");
