@@ -207,9 +207,28 @@ describe('model files', () => {
     await waitFor(() => expect(may).toHaveAttribute('aria-checked', 'true'))
   })
 
+  test('strangers may ask a model only once its host has read what that means', async () => {
+    const { backend, user } = await open('#/models')
+    const card = within(screen.getByRole('region', { name: 'qwen3-30b:q4_k_m' }))
+    expect(card.getByLabelText(m.models.whoChoice.circle)).toBeChecked()
+    await user.click(card.getByLabelText(m.models.whoChoice.public))
+    await user.click(card.getByRole('button', { name: m.cancel }))
+    expect(card.getByLabelText(m.models.whoChoice.circle)).toBeChecked()
+    expect(backend.asked.some(({ type }) => type === 'share_with')).toBe(false)
+    await user.click(card.getByLabelText(m.models.whoChoice.public))
+    await user.click(card.getByRole('button', { name: m.models.strangersYes }))
+    await waitFor(() => expect(card.getByLabelText(m.models.whoChoice.public)).toBeChecked())
+    expect(backend.asked.filter(({ type }) => type === 'set_config' || type === 'share_with')).toEqual([
+      { type: 'set_config', key: 'share.strangers', value: 'true' },
+      { type: 'share_with', service: 's1', scope: 'public' },
+    ])
+    await user.click(card.getByLabelText(m.models.whoChoice.own))
+    await waitFor(() => expect(card.getByLabelText(m.models.whoChoice.own)).toBeChecked())
+  })
+
   test('where a server does not load by itself, what unloading means for other programs is said', async () => {
     await open('#/models')
-    const says = (model: string, text: string): void => expect(screen.getByRole('region', { name: model })).toHaveTextContent(text)
+    const says = (model: string, text: string): unknown => expect(screen.getByRole('region', { name: model })).toHaveTextContent(text)
     says('qwen3-30b:q4_k_m', 'loads it again for whoever asks next')
     says('smollm2-135m-instruct:q4_1', 'your own programs get an error')
   })
@@ -247,7 +266,7 @@ describe('networks', () => {
   test('a hub of the own is one button, and then an address with a key', async () => {
     const { backend, user } = await open('#/networks', fresh)
     await user.click(await screen.findByRole('button', { name: m.networks.ownStart }))
-    expect(backend.asked.at(-1)).toEqual({ type: 'own_hub', on: true })
+    expect(backend.asked).toContainEqual({ type: 'own_hub', on: true })
     expect(await screen.findByText('http://127.0.0.1:4181/v1')).toBeVisible()
     expect(await faults()).toEqual([])
     await user.click(screen.getByRole('button', { name: m.networks.ownStop }))
@@ -408,4 +427,20 @@ test('resync asks for everything again', async () => {
   const before = backend.asked.length
   backend.say({ type: 'resync' })
   await waitFor(() => expect(backend.asked.slice(before)).toContainEqual({ type: 'status' }))
+})
+
+test('a phone is let in with a code to scan, once the hub is opened to the networks', async () => {
+  const { backend, user } = await open('#/networks')
+  await user.click(await screen.findByRole('button', { name: m.networks.ownStart }))
+  await user.click(await screen.findByRole('button', { name: m.networks.devicesOpen }))
+  expect(backend.asked).toContainEqual({ type: 'set_config', key: 'hub.lan', value: 'true' })
+  await user.click(await screen.findByRole('button', { name: m.networks.invite }))
+  expect(await screen.findByRole('img', { name: m.networks.invitePicture })).toBeVisible()
+  expect(screen.getByText(m.networks.inviteWarns)).toBeVisible()
+  expect(await faults()).toEqual([])
+})
+
+test('the key that gives the GPU back stands beside its button', async () => {
+  await open('#/overview', live)
+  expect(await screen.findByText(m.overview.backKey('Ctrl+Alt+G'))).toBeVisible()
 })

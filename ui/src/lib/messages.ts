@@ -1,7 +1,7 @@
 // Every word that the panel says by itself, in one place, so that another language is one more module of this shape.
 // Sentences about the engine's state come from the engine.
 
-import type { Actuator, Capabilities, ControlError, MomentKind, NetworkState, PauseCode, RowOutcome, SensorScope, State } from './generated/control'
+import type { Actuator, Capabilities, ControlError, MomentKind, NetworkState, PauseCode, RowOutcome, Scope, SensorScope, State } from './generated/control'
 
 export const locale = 'en-GB'
 
@@ -90,7 +90,8 @@ export const m = {
     sharingNow: (when: string) => `sharing now until ${when}`,
     awakeNow: { held: 'kept awake', refused: 'the system refuses to keep it awake' },
     back: 'Give my GPU back',
-    backHelp: 'Stops and frees everything at once, and stays paused until you resume',
+    backHelp: (key: string) => `Stops and frees everything at once, and stays paused until you resume${key === '' ? '' : `; also with ${key}, wherever you are`}`,
+    backKey: (key: string) => `or press ${key}`,
     yields: 'GPU given back',
     yieldSteps: 'What was done for it',
     yieldChecked: 'checked',
@@ -415,6 +416,15 @@ export const m = {
       json_schema: 'keep to a schema',
       continuation: 'carry on an answer',
     } satisfies Record<keyof Capabilities, string>,
+    who: 'Who may ask it',
+    whoChoice: { own: 'only my devices', circle: 'people I invite', public: 'anyone' } satisfies Record<Scope, string>,
+    strangers: (model: string) => `Let anyone ask ${model}?`,
+    strangersAbout: [
+      'Whoever a hub of yours lets in may ask: you may not know them, nor what they ask.',
+      'Your machine works on it and its answers leave your connection. You can read what is asked; nothing of it stays on your disk.',
+      'Hubs charge strangers your price. You refuse somebody on the hub, and you leave at once: choose otherwise here, switch the model off, or leave the network.',
+    ],
+    strangersYes: 'I understand, let anyone ask',
     mayUnload: 'May be unloaded for me',
     mayUnloadAbout: (comesBack: boolean) =>
       `When the GPU is given back, this model is freed too, though sharing did not load it. ${
@@ -453,6 +463,18 @@ export const m = {
     ownStart: 'Start it',
     ownStarting: 'Starting…',
     ownStop: 'Stop it',
+    devices: 'Your other devices',
+    devicesAbout: 'It is for this machine only. Open it to the networks that this machine is in, and your phone and your other computers can use your models there: always encrypted, and only with an invite of yours.',
+    devicesOpen: 'Open it to my networks',
+    devicesClose: 'For this machine only',
+    devicesHow: 'An invite lets one device in, once, within a day. A phone scans it and chats in its browser; another computer uses it with Idlewatt.',
+    invite: 'Invite a device',
+    inviting: 'Making it…',
+    invitePicture: 'The invite as a code to scan',
+    inviteWarns: 'A browser warns once that it does not know the hub’s certificate, which your hub made itself. Go on only in your own network.',
+    inviteLink: 'Link for a browser',
+    inviteJoin: 'For Idlewatt on another computer',
+    inviteSecret: 'Keep it to yourself until it is used.',
     join: 'Join a network',
     joinAbout: 'Paste an invite. You will see where it leads before anything happens.',
     field: 'Invite',
@@ -634,6 +656,7 @@ export const m = {
       earnings: 'Earnings',
       servers: 'Model servers',
       managed: 'A model server of Idlewatt’s own',
+      hub: 'A hub of your own',
       signals: 'Plugs',
       own: 'Your own programs',
       devices: 'Devices',

@@ -18,6 +18,9 @@ export const config: ConfigEntry[] = [
   entry('share.battery', 'never', 'never', 'Whether to share on battery: `never`, or from a charge such as `50 %`.'),
   entry('share.metered', 'false', 'false', 'Share on a connection that is paid by volume.'),
   entry('share.own_devices', 'true', 'true', 'Whether requests of your own devices pass reasons that give way.'),
+  entry('share.strangers', 'false', 'false', 'Whether you agree that models may be offered to strangers.'),
+  entry('yield.hotkey', 'Ctrl+Alt+G', '', 'A key that gives everything back at once.'),
+  entry('hub.lan', 'false', 'false', 'Whether a hub of your own is open to the networks that this machine is in.'),
   entry('share.keep_awake', 'false', 'false', 'Keep this machine awake while it shares.'),
   entry('energy.max_price', '0.25 EUR', '', 'Pause while a kilowatt-hour costs more.'),
 ]

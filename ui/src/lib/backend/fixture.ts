@@ -116,16 +116,16 @@ const nothing = { chat: false, completions: false, embeddings: false, streaming:
 
 const services: Service[] = [
   {
-    id: 's1', model: 'qwen3-30b:q4_k_m', server: 'llama.cpp · 127.0.0.1:8080', shared: true, reachable: true, ready: true, warm: true, may_unload: false, scope: 'circle', loads_on_request: true,
+    id: 's1', scope: 'circle', model: 'qwen3-30b:q4_k_m', server: 'llama.cpp · 127.0.0.1:8080', shared: true, reachable: true, ready: true, warm: true, may_unload: false, loads_on_request: true,
     artefact, slots: 4, busy: 0, context: 32_768, price: 12_500_000, capabilities: all, milli_tokens_per_s: 78_400,
   },
   {
-    id: 's2', model: 'smollm2-135m-instruct:q4_1', server: 'llama.cpp · 127.0.0.1:9931', shared: false, reachable: true, ready: false, warm: true, may_unload: false, scope: 'circle', loads_on_request: false,
+    id: 's2', scope: 'own', model: 'smollm2-135m-instruct:q4_1', server: 'llama.cpp · 127.0.0.1:9931', shared: false, reachable: true, ready: false, warm: true, may_unload: false, loads_on_request: false,
     artefact: { model: 'smollm2-135m-instruct', quantisation: 'q4_1', engine: 'llama.cpp', engine_build: 'b7043' },
     slots: 2, busy: 0, context: 4_096, price: 0, capabilities: nothing,
   },
   {
-    id: 's3', model: 'nomic-embed-text', server: 'Ollama · 127.0.0.1:11434', shared: true, reachable: false, ready: false, warm: false, may_unload: true, scope: 'circle', loads_on_request: true,
+    id: 's3', scope: 'circle', model: 'nomic-embed-text', server: 'Ollama · 127.0.0.1:11434', shared: true, reachable: false, ready: false, warm: false, may_unload: true, loads_on_request: true,
     artefact: { model: 'nomic-embed-text', quantisation: 'f16', engine: 'ollama', engine_build: '0.15.2' },
     slots: 1, busy: 0, context: 2_048, price: 1_000_000, capabilities: { ...nothing, embeddings: true, usage: true },
     problem: 'Ollama at 127.0.0.1:11434 has not answered since 21:14. Start it again, or switch this model off here.',
@@ -352,6 +352,8 @@ export class FixtureBackend implements Backend {
       case 'give_back':
         Object.assign(status, { state: 'paused', sentence: 'Paused: you took the GPU back.', reasons: [{ code: 'paused_by_host', text: 'You took the GPU back.', since: this.#now }] })
         return { type: 'status', value: structuredClone(status) }
+      case 'invite_to_own_hub':
+        return { type: 'hub_invite', value: { invite: 'idlewatt://join?hub=https%3A%2F%2F192.168.1.7%3A4182&key=k&token=t', page: 'https://192.168.1.7:4182/join#key=k&token=t', picture: { size: 3, path: 'M0 0h1v1h-1zM2 2h1v1h-1z' } } }
       case 'may_unload':
         for (const one of status.services) if (one.id === request.service) one.may_unload = request.on
         return { type: 'services', value: structuredClone(status.services) }
