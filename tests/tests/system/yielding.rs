@@ -247,7 +247,7 @@ async fn the_hotkey_ends_a_server_of_our_own_and_its_memory_is_free() {
         let told = || async { node.run(&["doctor", "--json"]).stdout.contains(&heard).then_some(()) };
         until(claimed(Duration::from_secs(1)), "doctor says that the key is heard", told).await;
     }
-    give_back(node, &key, "the hotkey", "host").await;
+    give_back(node, &key, "the hotkey", "paused_by_host").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,9 +34,16 @@ async fn listen(display: &str, hotkey: Hotkey, bell: &Bell) -> Result<Infallible
     let server = Arc::new(ask(move || Ok(RustConnection::connect(Some(&named))?)).await?);
     let wire = wire(&server.0)?;
     let mut released_at = None;
+    let mut before = None;
     loop {
         let asked = Arc::clone(&server);
-        tell(bell, display, hotkey, &ask(move || grab(&asked.0, asked.1, hotkey)).await?);
+        let strokes = ask(move || strokes(&asked.0, hotkey)).await?;
+        // Keyboards that take turns are told as changes too, and change nothing.
+        if before.as_ref() != Some(&strokes) {
+            let (asked, wanted) = (Arc::clone(&server), strokes.clone());
+            tell(bell, display, hotkey, ask(move || grab(&asked.0, asked.1, wanted)).await?);
+            before = Some(strokes);
+        }
         loop {
             match event(&server.0, &wire).await? {
                 // A key that is held down repeats itself: up and down at the same moment.
@@ -50,7 +57,7 @@ async fn listen(display: &str, hotkey: Hotkey, bell: &Bell) -> Result<Infallible
     }
 }
 
-fn tell(bell: &Bell, display: &str, hotkey: Hotkey, grab: &Grab) {
+fn tell(bell: &Bell, display: &str, hotkey: Hotkey, grab: Grab) {
     match grab {
         Grab::Held => bell.heard(format!("X display {display} tells of {hotkey}")),
         Grab::Taken => bell.unheard(
@@ -70,12 +77,13 @@ enum Grab {
     NoSuchKey,
 }
 
-/// Holds the key, and no other any more. That another program frees its key, X tells nobody.
-fn grab(server: &RustConnection, screen: usize, hotkey: Hotkey) -> Result<Grab, Lost> {
-    let root = server.setup().roots.get(screen).map_or(x11rb::NONE, |screen| screen.root);
-    server.ungrab_key(ANY_KEY, root, ModMask::ANY)?.check()?;
+/// A key's number, with every state of the modifiers in which it is meant.
+type Strokes = (u8, BTreeSet<u16>);
+
+/// What the key is on the keyboard of now; `None` where that has none.
+fn strokes(server: &RustConnection, hotkey: Hotkey) -> Result<Option<Strokes>, Lost> {
     let keyboard = Keyboard::read(server)?;
-    let Some(code) = keyboard.code(keysym(hotkey.key)) else { return Ok(Grab::NoSuchKey) };
+    let Some(code) = keyboard.code(keysym(hotkey.key)) else { return Ok(None) };
     let held = hotkey.held;
     let mut wanted = ModMask::default();
     for (held, mask) in [
@@ -91,7 +99,14 @@ fn grab(server: &RustConnection, screen: usize, hotkey: Hotkey) -> Result<Grab, 
     // Locks that are on count as held down.
     let locks = [ModMask::LOCK, keyboard.modifier(&NUM_LOCK).unwrap_or(ModMask::M2)];
     let on = [[false, false], [true, false], [false, true], [true, true]];
-    let masks: BTreeSet<u16> = on.iter().map(|on| with_locks(wanted, locks, *on)).collect();
+    Ok(Some((code, on.iter().map(|on| with_locks(wanted, locks, *on)).collect())))
+}
+
+/// Holds the key, and no other any more. That another program frees its key, X tells nobody.
+fn grab(server: &RustConnection, screen: usize, wanted: Option<Strokes>) -> Result<Grab, Lost> {
+    let root = server.setup().roots.get(screen).map_or(x11rb::NONE, |screen| screen.root);
+    server.ungrab_key(ANY_KEY, root, ModMask::ANY)?.check()?;
+    let Some((code, masks)) = wanted else { return Ok(Grab::NoSuchKey) };
     for mask in masks {
         let asked = server.grab_key(false, root, mask.into(), code, GrabMode::ASYNC, GrabMode::ASYNC)?;
         match asked.check() {
