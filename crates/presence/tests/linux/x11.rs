@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use idlewatt_core::presence::PresenceReading;
 use idlewatt_presence::{Options, watch};
 use x11rb::connection::Connection as _;
-use x11rb::protocol::dpms::{ConnectionExt as _, DPMSMode};
+use x11rb::protocol::dpms::{self, ConnectionExt as _, DPMSMode};
 use x11rb::protocol::screensaver::ConnectionExt as _;
 use x11rb::protocol::xproto::{
     AtomEnum, ConnectionExt as _, CreateWindowAux, MOTION_NOTIFY_EVENT, PropMode, Window, WindowClass,
@@ -187,21 +187,24 @@ async fn a_game_that_closes_its_window_covers_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn displays_that_go_off_are_told_and_that_they_are_on_again() {
+async fn displays_that_go_off_are_told_where_the_server_can_turn_them_off_and_are_unknown_elsewhere() {
     let server = Xvfb::start(None);
     let (client, _) = x11rb::connect(Some(&server.display)).unwrap();
     let watch = watch(options(server.surroundings()));
-    until_activity(&watch, |it| it.displays_off == Some(false)).await;
+    until_says(&watch, "full screen", "no window manager").await;
+    let has_dpms = client.extension_information(dpms::X11_EXTENSION_NAME).unwrap().is_some();
+    if !has_dpms || !client.dpms_capable().unwrap().reply().unwrap().capable {
+        // Xvfb has no displays: it must not be told that they are on.
+        until_activity(&watch, |it| it.displays_off.is_none()).await;
+        return;
+    }
     client.dpms_enable().unwrap();
     for _ in 0..3 {
         client.dpms_force_level(DPMSMode::OFF).unwrap();
         client.flush().unwrap();
         until_activity(&watch, |it| it.displays_off == Some(true)).await;
-        until_says(&watch, "full screen", "the displays are off").await;
         client.dpms_force_level(DPMSMode::ON).unwrap();
         client.flush().unwrap();
         until_activity(&watch, |it| it.displays_off == Some(false)).await;
     }
-    drop(server);
-    until_activity(&watch, |it| it.displays_off.is_none()).await;
 }
