@@ -71,7 +71,7 @@ async fn settle(store: &Store, consumer: &Consumer, node: PublicKey, number: u64
         request_commitment: Digest([4; 32]),
         response_commitment: Digest([5; 32]),
         segments: vec![SegmentFacts { node, artefact, joined: Joined::Single, usage, statement }],
-        joined: Joined::Single,
+        also_asked: Vec::new(),
         price: Price(1_000_000),
         verification: "declared".into(),
         started: UnixMillis(1),

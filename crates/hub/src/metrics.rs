@@ -1,6 +1,7 @@
-//! What `/metrics` and the status page count: a few atomics, written in Prometheus' text form.
+//! What `/metrics` and the status page count: a few atomics.
 
-use std::fmt::Write as _;
+mod exposition;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,13 +9,18 @@ use std::time::{Duration, Instant};
 use idlewatt_protocol::receipt::Statement;
 use idlewatt_protocol::{Label, Usage};
 
-use crate::hub::{Hub, lock};
+use crate::hub::lock;
+
+pub(crate) use exposition::exposition;
 
 /// Seconds over which tokens a second are averaged.
 const WINDOW: usize = 60;
 
 /// Upper bounds of the first-token histogram, milliseconds.
 const FIRST_TOKEN_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1000, 2500, 10_000, 60_000];
+
+/// Statuses of refusals that are counted apart; all others are counted together.
+const REFUSALS: [u16; 12] = [400, 401, 402, 403, 404, 408, 413, 429, 500, 502, 503, 504];
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -35,14 +41,16 @@ impl Counter {
 pub(crate) struct Metrics {
     /// Requests that were admitted.
     pub(crate) requests: Counter,
-    /// Requests answered with an error before any byte of an answer.
-    pub(crate) refused: Counter,
+    /// Requests answered with an error before any byte of an answer, by status.
+    refused: [Counter; REFUSALS.len() + 1],
     /// Answers by how they ended.
     pub(crate) complete: Counter,
     pub(crate) cancelled: Counter,
     pub(crate) broken: Counter,
     /// Requests that were tried on another node before their first byte.
     pub(crate) retries: Counter,
+    /// Requests for which a second node was asked because the first token was overdue.
+    pub(crate) hedges: Counter,
     /// Nodes that broke off after their first token, and nodes that were asked to go on.
     pub(crate) interrupted: Counter,
     pub(crate) continued: Counter,
@@ -51,8 +59,9 @@ pub(crate) struct Metrics {
     pub(crate) unsigned: Counter,
     /// Nodes cut off for breaking the protocol.
     pub(crate) breaches: Counter,
-    /// Connections taken, and those refused because their address had too many.
+    /// Connections taken; those that are open, nodes' aside; and those refused because their address had too many.
     pub(crate) connections: Counter,
+    pub(crate) connections_open: AtomicU64,
     pub(crate) connections_refused: Counter,
     tokens_in: Counter,
     tokens_out: Counter,
@@ -66,6 +75,12 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// A request was answered with an error before any byte of an answer.
+    pub(crate) fn refused(&self, status: u16) {
+        let place = REFUSALS.iter().position(|it| *it == status).unwrap_or(REFUSALS.len());
+        self.refused[place].add(1);
+    }
+
     /// An answer began.
     pub(crate) fn first_token(&self, took: Duration) {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -146,93 +161,6 @@ impl Recent {
 #[expect(clippy::cast_precision_loss, reason = "display only")]
 fn ratio(of: u64, to: u64) -> Option<f64> {
     (to > 0).then(|| of as f64 / to as f64)
-}
-
-/// The whole of `/metrics`.
-pub(crate) fn exposition(hub: &Hub) -> String {
-    let it = &hub.metrics;
-    let mut out = String::with_capacity(4096);
-    let mut counter = |name: &str, help: &str, values: &[(&str, u64)]| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-        for (labels, value) in values {
-            let _ = writeln!(out, "{name}{labels} {value}");
-        }
-    };
-    counter("idlewatt_hub_requests_total", "Requests admitted.", &[("", it.requests.get())]);
-    counter(
-        "idlewatt_hub_refused_total",
-        "Requests answered with an error before any byte.",
-        &[("", it.refused.get())],
-    );
-    counter(
-        "idlewatt_hub_answers_total",
-        "Answers by how they ended.",
-        &[
-            (r#"{outcome="complete"}"#, it.complete.get()),
-            (r#"{outcome="cancelled"}"#, it.cancelled.get()),
-            (r#"{outcome="broken"}"#, it.broken.get()),
-        ],
-    );
-    counter(
-        "idlewatt_hub_retries_total",
-        "Requests tried on another node before their first byte.",
-        &[("", it.retries.get())],
-    );
-    counter(
-        "idlewatt_hub_interrupted_total",
-        "Nodes that broke off after their first token.",
-        &[("", it.interrupted.get())],
-    );
-    counter(
-        "idlewatt_hub_continued_total",
-        "Nodes that were asked to go on with what another delivered.",
-        &[("", it.continued.get())],
-    );
-    counter(
-        "idlewatt_hub_receipts_total",
-        "Receipts with and without the node's own statement.",
-        &[(r#"{statement="signed"}"#, it.signed.get()), (r#"{statement="unsigned"}"#, it.unsigned.get())],
-    );
-    counter(
-        "idlewatt_hub_breaches_total",
-        "Nodes cut off for breaking the protocol.",
-        &[("", it.breaches.get())],
-    );
-    let (tokens_in, tokens_out) = it.tokens();
-    counter(
-        "idlewatt_hub_tokens_total",
-        "Tokens billed.",
-        &[(r#"{kind="prompt"}"#, tokens_in), (r#"{kind="completion"}"#, tokens_out)],
-    );
-    counter(
-        "idlewatt_hub_measured_energy_millijoules_total",
-        "Energy of answers whose node measured it.",
-        &[("", it.measured_mj.get())],
-    );
-    let routing = hub.routing();
-    let (nodes, accepting) = routing.router.count();
-    let waiting = routing.waiting.total();
-    drop(routing);
-    for (name, help, value) in [
-        ("idlewatt_hub_nodes", "Nodes connected.", nodes),
-        ("idlewatt_hub_nodes_accepting", "Nodes that take requests now.", accepting),
-        ("idlewatt_hub_requests_under_way", "Requests between admission and settlement.", hub.under_way()),
-        ("idlewatt_hub_requests_waiting", "Requests that wait for a free slot.", waiting),
-    ] {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-    }
-    let name = "idlewatt_hub_first_token_milliseconds";
-    let _ = writeln!(out, "# HELP {name} From admission to the first token.\n# TYPE {name} histogram");
-    for (bound, bucket) in FIRST_TOKEN_MS.iter().zip(&it.first_token) {
-        let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {}", bucket.get());
-    }
-    let count = it.first_token_count.get();
-    let _ = writeln!(
-        out,
-        "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {}\n{name}_count {count}",
-        it.first_token_ms.get()
-    );
-    out
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idlewatt_hub_core::ledger::AccountName;
-use idlewatt_hub_core::routing::{
-    Ask, Choice, Entered, NoRoute, Place, Prefix, Queue, Router, Served, Wanted,
-};
+use idlewatt_hub_core::routing::{Ask, Choice, Entered, NoRoute, Place, Queue, Router, Served, Wanted};
 use idlewatt_protocol::message::State;
 use idlewatt_protocol::{Class, PublicKey, ServiceOffer};
 use tokio::sync::oneshot;
@@ -144,10 +142,14 @@ impl Hub {
         })
     }
 
-    /// A slot of another node than these for a request that is under way already; never waits.
+    /// A slot of another node than these for a request that waits for its first token; never waits, and not often.
     pub(crate) fn second_slot(self: &Arc<Self>, ask: &Ask<'_>) -> Option<Slot> {
         self.route(|routing| {
             let choice = routing.router.choose(ask, rand::random()).ok()?;
+            if !routing.router.may_hedge() {
+                routing.router.release(&choice, None);
+                return None;
+            }
             Some(Slot { hub: Arc::clone(self), choice, first_token: None })
         })
     }
@@ -220,10 +222,5 @@ impl Routing {
             Err(why) => Turn::InVain(why),
         };
         self.over.push((owner, turn));
-    }
-
-    /// The node that answered has the conversation so far in its cache now.
-    pub(crate) fn remember(&mut self, choice: &Choice, prefix: &Prefix) {
-        self.router.remember(choice, prefix);
     }
 }

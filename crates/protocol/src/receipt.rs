@@ -154,6 +154,11 @@ pub struct Receipt {
     pub response_commitment: Digest,
     /// Who answered, in order.
     pub segments: Vec<Segment>,
+    /// Nodes that got the request too and delivered nothing of the answer: they failed before its first byte, or another
+    /// began sooner. They are paid nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(optional, as = "Option<Vec<PublicKey>>"))]
+    pub also_asked: Vec<PublicKey>,
     /// How segments were joined: `text` where one of them was joined by its text.
     pub joined: Joined,
     /// The agreed price.
@@ -540,6 +545,7 @@ mod tests {
             endpoint: Endpoint::ChatCompletions,
             outcome: Outcome::Complete,
             salt_digest: Digest::of(&salt.0),
+            also_asked: Vec::new(),
             request_commitment: statement.request_commitment,
             response_commitment: statement.response_commitment,
             segments: vec![Segment {

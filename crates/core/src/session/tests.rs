@@ -128,6 +128,7 @@ impl Bench {
             endpoint: Endpoint::ChatCompletions,
             outcome: Outcome::Complete,
             salt_digest: Digest::of(&SALT.0),
+            also_asked: Vec::new(),
             request_commitment: commitment(&SALT, b"in"),
             response_commitment: commitment(&SALT, b"out"),
             segments: vec![Segment {

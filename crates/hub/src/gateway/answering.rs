@@ -16,6 +16,7 @@ use tokio::time::timeout_at;
 use super::attempt::{Attempt, Failure, Progress};
 use super::begun::{Begun, Continuable};
 use super::ending::ending;
+use super::hedging::{of_rival, reached};
 use super::search::{Search, look};
 use super::seeking::BUSY_RETRY;
 use super::settling::{Settling, settle};
@@ -25,6 +26,9 @@ use crate::store::{Consumer, Reservation};
 
 /// A request that so many nodes failed at is at fault itself more likely than the next node would be.
 const MOST_FAILURES: usize = 3;
+
+/// Nodes that delivered nothing are named in a receipt, up to so many.
+const MOST_NAMED: usize = 16;
 
 /// After a start, nodes need this long to come back: until then their models are away rather than unknown.
 pub(super) const SETTLING_IN: Duration = Duration::from_secs(10);
@@ -57,6 +61,12 @@ pub(super) struct Answering {
     /// What earlier nodes delivered.
     pub(super) begun: Option<Begun>,
     pub(super) answered: Option<Choice>,
+    /// When the first token is overdue, and the second node that was asked then.
+    pub(super) stuck: Option<Instant>,
+    pub(super) rival: Option<Attempt>,
+    /// Who got the request and delivered nothing.
+    also_asked: Vec<PublicKey>,
+    pub(super) is_hedged: bool,
     /// Nodes that are not asked again, and how many of them failed since something was delivered last.
     tried: Vec<PublicKey>,
     failures: usize,
@@ -80,6 +90,10 @@ impl Answering {
             attempt: None,
             begun: None,
             answered: None,
+            stuck: None,
+            rival: None,
+            also_asked: Vec::new(),
+            is_hedged: false,
             tried: Vec::new(),
             failures: 0,
             last_failure: None,
@@ -163,12 +177,18 @@ impl Answering {
         let was_away = attempt.is_away();
         let is_unanswered = attempt.delivered == 0 && self.begun.is_none();
         let received = timeout_at(attempt.deadline().into(), attempt.stream.inbox.next());
+        let (stuck, rival) = (self.stuck.filter(|_| is_unanswered), self.rival.as_ref());
         let progress = tokio::select! {
             biased;
             received = received => match received {
                 Ok(received) => attempt.take(received, &self.request.asked),
                 Err(_) => Progress::Failed(attempt.timed_out()),
             },
+            received = of_rival(rival) => return self.of_rival(received),
+            () = reached(stuck), if rival.is_none() => {
+                self.hedge();
+                return None;
+            }
             slot = look(self.search.as_mut()), if was_away => {
                 self.found = Some(slot);
                 Progress::Failed(attempt.lost())
@@ -176,7 +196,7 @@ impl Answering {
         };
         let is_away = attempt.is_away();
         if is_unanswered && attempt.delivered > 0 {
-            self.hub.metrics.first_token(clock().saturating_duration_since(self.began));
+            self.began_to_answer();
         }
         match (was_away, is_away) {
             (false, true) => self.look_elsewhere(),
@@ -184,6 +204,13 @@ impl Answering {
             _ => {}
         }
         Some(progress)
+    }
+
+    /// Something of the answer is there: nobody else is asked for its beginning.
+    pub(super) fn began_to_answer(&mut self) {
+        self.hub.metrics.first_token(clock().saturating_duration_since(self.began));
+        self.drop_rival();
+        self.stuck = None;
     }
 
     /// The node is away, and may come back; who else could go on is looked for meanwhile.
@@ -218,6 +245,10 @@ impl Answering {
         let node = attempt.slot.choice.node;
         attempt.stream.cancel(0, failure.cancel);
         self.drop_attempt();
+        if self.rival_goes_on() {
+            self.failed(node);
+            return None;
+        }
         self.failures += usize::from(!failure.busy);
         let is_hopeless = self.failures >= MOST_FAILURES || !failure.elsewhere && self.begun.is_none();
         if !is_hopeless && failure.busy {
@@ -350,6 +381,9 @@ impl Answering {
 
     fn complete(&mut self) {
         self.hub.metrics.complete.add(1);
+        if let Some(answered) = &self.answered {
+            self.hub.routing().router.remember(answered, &self.request.wanted.prefix);
+        }
         self.settle(Outcome::Complete);
     }
 
@@ -368,13 +402,27 @@ impl Answering {
     /// Ends an attempt that delivered nothing: what its node may still say of this request is about nothing.
     fn drop_attempt(&mut self) {
         if let Some(attempt) = self.attempt.take() {
-            self.hub.expect_nothing(self.request.id, &attempt.slot.choice.node);
+            self.delivered_nothing(attempt);
         }
+    }
+
+    pub(super) fn delivered_nothing(&mut self, attempt: Attempt) {
+        let node = attempt.slot.choice.node;
+        self.hub.expect_nothing(self.request.id, &node);
+        if self.also_asked.len() < MOST_NAMED && !self.also_asked.contains(&node) {
+            self.also_asked.push(node);
+        }
+    }
+
+    /// Nodes that got the request and delivered nothing.
+    pub(super) fn also_asked(&self) -> &[PublicKey] {
+        &self.also_asked
     }
 
     /// Hands what was delivered to the settlement.
     fn settle(&mut self, outcome: Outcome) {
         self.is_over = true;
+        self.drop_rival();
         if self.attempt.as_ref().is_some_and(|attempt| attempt.delivered == 0) {
             self.drop_attempt();
         }
@@ -401,6 +449,7 @@ impl Answering {
             price,
             started: request.started,
             parts: begun.into_iter().flat_map(|begun| begun.parts).chain(last).collect(),
+            also_asked: std::mem::take(&mut self.also_asked),
         };
         self.search = None;
         self.found = None;
@@ -427,6 +476,7 @@ impl Answering {
     fn finish(&mut self) {
         self.is_over = true;
         self.attempt = None;
+        self.rival = None;
         self.search = None;
         self.found = None;
         self.reservation = None;

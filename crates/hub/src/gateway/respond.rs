@@ -14,7 +14,7 @@ use idlewatt_hub_core::openai::{ApiError, validate};
 use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_REQUEST_BODY};
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::receipt::commitment;
-use idlewatt_protocol::{Nonce, RequestId};
+use idlewatt_protocol::{Nonce, PublicKey, RequestId};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -70,7 +70,7 @@ async fn respond(hub: Arc<Hub>, endpoint: Endpoint, request: Request) -> Respons
         Err(error) => Err(error.clone()),
     };
     let mut response = answered.unwrap_or_else(|error| {
-        hub.metrics.refused.add(1);
+        hub.metrics.refused(error.status);
         tracing::debug!(request = %id, status = error.status, code = error.code, "refused");
         Refusal(error).into_response()
     });

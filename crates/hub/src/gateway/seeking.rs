@@ -41,15 +41,6 @@ impl Seeking {
         Self { hub, account, wanted, deadline, tried: Vec::new(), place: None, waiting: None }
     }
 
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.wanted
-    }
-
-    /// Nodes that did not do.
-    pub(super) fn tried(&self) -> &[PublicKey] {
-        &self.tried
-    }
-
     /// A slot of the next node to ask. Dropping the future loses nothing: the place in the line stays.
     pub(super) async fn next(&mut self) -> Result<Slot, NoRoute> {
         loop {

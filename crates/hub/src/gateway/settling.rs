@@ -7,7 +7,7 @@ use idlewatt_hub_core::settle::believe;
 use idlewatt_protocol::limits::STATEMENT_TIMEOUT;
 use idlewatt_protocol::message::{Endpoint, Outcome};
 use idlewatt_protocol::receipt::Signed;
-use idlewatt_protocol::{Digest, Nonce, Price, RequestId, UnixMillis, Usage};
+use idlewatt_protocol::{Digest, Nonce, Price, PublicKey, RequestId, UnixMillis, Usage};
 use tokio::time::{Instant, timeout_at};
 
 use super::begun::Part;
@@ -30,6 +30,8 @@ pub(super) struct Settling {
     pub(super) started: UnixMillis,
     /// In the order of delivery; at least one.
     pub(super) parts: Vec<Part>,
+    /// Who got the request too and delivered nothing.
+    pub(super) also_asked: Vec<PublicKey>,
 }
 
 /// Settles one answer. Runs to its end whoever goes away meanwhile.
@@ -50,6 +52,7 @@ pub(super) async fn settle(settling: Settling) {
         request_commitment: settling.request_commitment,
         response_commitment: settling.response_commitment,
         segments,
+        also_asked: settling.also_asked,
         price: settling.price,
         verification: "declared".into(),
         started: settling.started,

@@ -20,6 +20,7 @@ use super::attempt::{After, Attempt, Opened};
 use super::begun::{Begun, Plan};
 use super::pin::Pins;
 use super::seeking::BUSY_RETRY;
+use crate::hub::clock;
 use crate::routing::Slot;
 use crate::store::CannotReserve;
 
@@ -30,8 +31,24 @@ impl Answering {
             Some(begun) => begun.plan(&self.request.asked, &slot.choice),
             None => Some(self.reserve(&slot.choice)?),
         };
-        let Some(Plan { most, body, prefix }) = plan else { return Ok(false) };
-        let Some(link) = self.hub.link(&slot.choice.node) else { return Ok(false) };
+        let Some(plan) = plan else { return Ok(false) };
+        let choice = slot.choice.clone();
+        let Some(attempt) = self.open(slot, plan) else { return Ok(false) };
+        if self.begun.is_some() {
+            self.hub.metrics.continued.add(1);
+        } else if self.request.asked.stream {
+            let stuck = self.hub.routing().router.stuck_after(&choice, attempt.body_bytes);
+            self.stuck = clock().checked_add(stuck);
+        }
+        self.answered = Some(choice);
+        self.attempt = Some(attempt);
+        Ok(true)
+    }
+
+    /// Opens a stream on the slot's node; `None` when that is gone.
+    pub(super) fn open(&self, slot: Slot, plan: Plan) -> Option<Attempt> {
+        let Plan { most, body, prefix } = plan;
+        let link = self.hub.link(&slot.choice.node)?;
         let request = &self.request;
         let asked = &request.asked;
         let offer = Arc::clone(&slot.choice.offer);
@@ -58,7 +75,7 @@ impl Answering {
         let statement = self.hub.expect(request.id, slot.choice.node);
         let Some(stream) = link.open(message, most, &body) else {
             self.hub.expect_nothing(request.id, &slot.choice.node);
-            return Ok(false);
+            return None;
         };
         let after = self.begun.as_ref().map(|begun| After {
             joined: Begun::joined(prefix.as_ref()),
@@ -66,10 +83,6 @@ impl Answering {
             usage: begun.usage(),
             whole: begun.whole.clone(),
         });
-        if after.is_some() {
-            self.hub.metrics.continued.add(1);
-        }
-        self.answered = Some(slot.choice.clone());
         let opened = Opened {
             slot,
             stream,
@@ -84,8 +97,7 @@ impl Answering {
             pins: self.pins(&offer.artefact),
             first_within,
         };
-        self.attempt = Some(Attempt::new(opened));
-        Ok(true)
+        Some(Attempt::new(opened))
     }
 
     /// Sets aside what the whole answer may cost, and plans to ask for all of it.

@@ -40,6 +40,8 @@ pub struct Settlement {
     pub response_commitment: Digest,
     /// Who answered, in order; usage within the bounds of admission.
     pub segments: Vec<SegmentFacts>,
+    /// Who got the request too and delivered nothing.
+    pub also_asked: Vec<PublicKey>,
     /// The agreed price.
     pub price: Price,
     /// What is known of the artefact: `declared`.
@@ -235,6 +237,7 @@ impl Writer {
             endpoint: settlement.endpoint,
             outcome: settlement.outcome,
             salt_digest: Digest::of(&settlement.salt.0),
+            also_asked: settlement.also_asked.clone(),
             request_commitment: settlement.request_commitment,
             response_commitment: settlement.response_commitment,
             segments: segments.collect(),

@@ -93,6 +93,7 @@ fn settlement(reservation: Reservation, node: PublicKey, tokens: u32) -> Settlem
         request_commitment: Digest([4; 32]),
         response_commitment: Digest([5; 32]),
         segments: vec![SegmentFacts { node, artefact, joined: Joined::Single, usage, statement }],
+        also_asked: Vec::new(),
         price: Price(1_000_000),
         verification: "declared".into(),
         started: UnixMillis(1),

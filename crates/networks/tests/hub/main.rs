@@ -45,6 +45,7 @@ fn posted(seq: u64, stream: u8) -> HubMessage {
         endpoint: Endpoint::ChatCompletions,
         outcome: Outcome::Complete,
         salt_digest: Digest([0; 32]),
+        also_asked: Vec::new(),
         request_commitment: Digest([0; 32]),
         response_commitment: Digest([0; 32]),
         segments: vec![Segment {

@@ -1,7 +1,7 @@
 //! A model server that answers at once: what llama.cpp's HTTP server says, without a model. One thread.
 //!
-//! `fast-model [--port P] [--pace-us N]` prints its address. An answer has as many tokens as `max_tokens` says; a streamed one
-//! sends each in a write of its own, `pace-us` apart.
+//! `fast-model [--port P] [--pace-us N] [--pace-over TOKENS]` prints its address. An answer has as many tokens as `max_tokens`
+//! says; a streamed one sends each in a write of its own, and one of more than so many tokens `pace-us` apart.
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,7 +19,7 @@ const MODELS: &str = r#"{"object":"list","data":[{"id":"fast","object":"model","
 async fn main() -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", u16::try_from(number("port", 0)).unwrap_or(0))).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let pace = Duration::from_micros(number("pace-us", 0));
+    let pace = (Duration::from_micros(number("pace-us", 0)), number("pace-over", 0));
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
@@ -29,7 +29,7 @@ async fn main() -> io::Result<()> {
     }
 }
 
-async fn serve(mut stream: TcpStream, pace: Duration) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, pace: (Duration, u64)) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Buffer::default();
     loop {
@@ -71,8 +71,9 @@ fn max_tokens(body: &[u8]) -> u32 {
     digits.parse::<u32>().unwrap_or(16).min(4096)
 }
 
-async fn answer(stream: &mut TcpStream, body: &[u8], pace: Duration) -> io::Result<()> {
+async fn answer(stream: &mut TcpStream, body: &[u8], (pace, over): (Duration, u64)) -> io::Result<()> {
     let tokens = max_tokens(body);
+    let is_paced = !pace.is_zero() && u64::from(tokens) > over;
     let usage = format!(
         r#""usage":{{"prompt_tokens":8,"completion_tokens":{tokens},"total_tokens":{}}}"#,
         8 + tokens
@@ -103,7 +104,7 @@ async fn answer(stream: &mut TcpStream, body: &[u8], pace: Duration) -> io::Resu
         out.push_str(&token);
         stream.write_all(out.as_bytes()).await?;
         out.clear();
-        if !pace.is_zero() {
+        if is_paced {
             next += pace;
             sleep_until(next).await;
         }
