@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use idlewatt_core::presence::PresenceReading;
 use idlewatt_presence::{Options, watch};
-use x11rb::connection::Connection as _;
+use x11rb::connection::{Connection as _, RequestConnection as _};
 use x11rb::protocol::dpms::{self, ConnectionExt as _, DPMSMode};
 use x11rb::protocol::screensaver::ConnectionExt as _;
 use x11rb::protocol::xproto::{
