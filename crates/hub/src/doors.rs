@@ -15,6 +15,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -98,6 +99,22 @@ const CROWDED: Duration = Duration::from_secs(2);
 /// Accepting fails when the process is out of files, mostly: others may close theirs within this time.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
+/// As many connections as the system lets this process have: the usual soft limit of 1,024 files is there for programs
+/// that use `select`.
+#[cfg(unix)]
+pub(crate) fn allow_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Where there is no such limit.
+#[cfg(not(unix))]
+pub(crate) fn allow_connections() {}
+
 /// A listening address, and how to speak there.
 pub(crate) struct Door {
     pub(crate) listener: TcpListener,
@@ -145,9 +162,12 @@ impl Door {
             let (within, tls) = (Arc::clone(&house), tls.clone());
             house.connections.spawn(async move {
                 let _place = place;
+                let open = &within.hub.metrics.connections_open;
+                open.fetch_add(1, Ordering::Relaxed);
                 if let Err(error) = within.serve(stream, peer, tls, ticket).await {
                     tracing::debug!(peer = %peer.ip(), %error, "a connection ended");
                 }
+                within.hub.metrics.connections_open.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::admin::AdminDoor;
-use crate::doors::{Addresses, Announcement, Authority, Door, House};
+use crate::doors::{Addresses, Announcement, Authority, Door, House, allow_connections};
 use crate::gateway;
 use crate::hub::Hub;
 use crate::store::Store;
@@ -90,6 +90,7 @@ pub async fn serve(options: ServeOptions, with_parent: bool) -> anyhow::Result<(
             () = stdin_end(), if with_parent => {}
         }
     };
+    allow_connections();
     let serving = Serving::bind(options).await?;
     let admin = tokio::spawn(
         AdminDoor::bind(serving.store().clone())

@@ -241,3 +241,27 @@ async fn a_limited_key_is_told_what_is_left_as_openai_tells_it() {
     let unlimited = hub.get("/v1/models").await;
     assert!(unlimited.headers().keys().all(|name| !name.as_str().starts_with("x-ratelimit-")));
 }
+
+#[tokio::test]
+async fn metrics_are_well_formed_and_in_base_units() {
+    let hub = TestHub::start().await;
+    hub.http.post(hub.url("/v1/chat/completions")).body("{}").send().await.unwrap();
+    let text = hub.get("/metrics").await.text().await.unwrap();
+    let mut named = std::collections::BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        let name = line.split(' ').nth(2).unwrap();
+        assert!(named.insert(name.to_owned()), "{name} is named twice");
+        assert!(!name.contains("milli"), "{name} is not in a base unit");
+        assert_eq!(line.ends_with(" counter"), name.ends_with("_total"), "{line}");
+    }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        let base =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(named.contains(name) || named.contains(base), "{line}: of no known metric");
+        assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+    }
+    assert!(text.contains("idlewatt_hub_refused_total{status=\"401\"} 1\n"), "{text}");
+    assert!(text.contains("idlewatt_hub_first_token_seconds_bucket{le=\"0.01\"} 0\n"), "{text}");
+}

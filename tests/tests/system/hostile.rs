@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use idlewatt_protocol::frame::{Frame, Kind};
 use idlewatt_protocol::handshake::NodeSide;
 use idlewatt_protocol::invite::Invite;
-use idlewatt_protocol::limits::{MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, SUBPROTOCOL};
+use idlewatt_protocol::limits::{CHATTER_AT_ONCE, MAX_CONTROL_BYTES, MAX_FRAME_PAYLOAD, SUBPROTOCOL};
 use idlewatt_protocol::message::{End, HubMessage, NodeMessage, Outcome, Request, State};
 use idlewatt_protocol::usage::UsageSource;
 use idlewatt_protocol::{Artefact, Capabilities, Nonce, Price, Scope, ServiceOffer, Usage};
@@ -99,6 +99,15 @@ impl Rogue {
         drop(self.socket.send(Message::binary(bytes)).await);
     }
 
+    /// The same again and again, faster than a node ever has to; until the hub has had enough.
+    async fn flood(&mut self, message: Message) {
+        for _ in 0..4 * CHATTER_AT_ONCE {
+            if self.socket.send(message.clone()).await.is_err() {
+                return;
+            }
+        }
+    }
+
     async fn data(&mut self, stream: u32, offset: u64, payload: &str, last: bool) {
         let payload = payload.as_bytes().to_vec().into();
         self.bytes(Frame { kind: Kind::Data, last, stream, offset, payload }.encode().to_vec()).await;
@@ -145,9 +154,12 @@ enum Misdeed {
     NoJson,
     InflatedCount,
     EndsShort,
+    FloodOfStates,
+    FloodOfPings,
+    FloodOfEmptyFrames,
 }
 
-const MISDEEDS: [Misdeed; 8] = [
+const MISDEEDS: [Misdeed; 11] = [
     Misdeed::OversizedFrame,
     Misdeed::OversizedMessage,
     Misdeed::GapInOffsets,
@@ -156,6 +168,9 @@ const MISDEEDS: [Misdeed; 8] = [
     Misdeed::NoJson,
     Misdeed::InflatedCount,
     Misdeed::EndsShort,
+    Misdeed::FloodOfStates,
+    Misdeed::FloodOfPings,
+    Misdeed::FloodOfEmptyFrames,
 ];
 
 const PIECE: &str = "data: {\"id\":\"x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n";
@@ -193,6 +208,16 @@ async fn misbehave(rogue: &mut Rogue, request: &Request, misdeed: Misdeed) {
             rogue.say(&end(1_000_000, sent + 14)).await;
         }
         Misdeed::EndsShort => rogue.say(&end(1, sent + 4_000)).await,
+        Misdeed::FloodOfStates => {
+            let state = State { accepting: true, own: false, free_slots: 4, why: None, until: None };
+            let text = serde_json::to_string(&NodeMessage::State(state)).unwrap();
+            rogue.flood(Message::text(text)).await;
+        }
+        Misdeed::FloodOfPings => rogue.flood(Message::Ping(Vec::new().into())).await,
+        Misdeed::FloodOfEmptyFrames => {
+            let empty = Frame { kind: Kind::Data, last: false, stream, offset: sent, payload: vec![].into() };
+            rogue.flood(Message::Binary(empty.encode())).await;
+        }
     }
 }
 
