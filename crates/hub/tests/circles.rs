@@ -57,6 +57,7 @@ async fn a_key_over_its_limits_is_told_which_and_when() {
     body["max_tokens"] = json!(1900);
     let never = ask(&hub, &key, &body).await;
     assert!(!never.headers().contains_key("retry-after"), "it never fits");
+    assert_eq!(never.headers()["x-should-retry"], "false");
     assert_eq!(code(never, 429).await, "request_over_limit");
     let a_day = KeyLimits { spend_per_day_ucr: Some(MicroCredits(1500)), ..limits.clone() };
     hub.store.limit_key(shown.clone(), a_day).await.unwrap();

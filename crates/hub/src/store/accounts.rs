@@ -17,6 +17,8 @@ use super::{Store, StoreError, circles, months};
 pub struct Account {
     /// Its name.
     pub account: AccountName,
+    /// Its name in receipts, by which hosts know it.
+    pub pseudonym: String,
     /// Credits less debits.
     pub balance_ucr: MicroCredits,
     /// Set aside for requests under way.
@@ -161,6 +163,7 @@ impl Writer {
         let rows = select.query_map([one.map(AccountName::as_str)], |row| {
             Ok(Account {
                 account: account_at(row, 0)?,
+                pseudonym: String::new(),
                 balance_ucr: MicroCredits::ZERO,
                 reserved_ucr: MicroCredits::ZERO,
                 overdraft_ucr: row.get::<_, Option<i64>>(2)?.map(MicroCredits),
@@ -173,6 +176,7 @@ impl Writer {
         let mut accounts = rows.collect::<rusqlite::Result<Vec<_>>>()?;
         for account in &mut accounts {
             account.refuses = circles::refusals(&self.db, &account.account)?;
+            account.pseudonym = self.state.pseudonym(&account.account);
         }
         let ledger = self.state.ledger();
         for account in &mut accounts {
