@@ -145,7 +145,7 @@ async fn befall(mut nodes: Vec<Node>, seed: u64, over: Arc<AtomicBool>, count: A
                 _ => nodes[at].way.cut(),
             }
         }
-        sleep(Duration::from_millis(100 + random % 150)).await;
+        sleep(Duration::from_millis(70 + random % 120)).await;
     }
     nodes
 }

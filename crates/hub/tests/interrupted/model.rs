@@ -17,7 +17,7 @@ use tokio::time::sleep;
 pub const PROMPT: u32 = 12;
 
 /// Between two tokens.
-const PACE: Duration = Duration::from_millis(12);
+const PACE: Duration = Duration::from_millis(16);
 
 const WORDS: [&str; 12] =
     ["the ", "cat ", "猫", "🙂", "\n\n", "def f():\n    ", "ñandú ", "\"", "\\", "и", "한국어 ", "data: "];
