@@ -42,7 +42,9 @@ use idlewatt_core::device::{GpuReading, Sensor};
 
 pub use battery::supply;
 pub use machine::Machine;
-pub use process::{ProcessRun, connections_of_others, is_here, may_serve, program, runs_serving, serving, started_by};
+pub use process::{
+    ProcessRun, connections_of_others, is_here, may_serve, program, runs_serving, serving, started_by,
+};
 pub use sensors::{Sensors, of_card, refresh};
 
 /// Where to look. The defaults are the system's own places.

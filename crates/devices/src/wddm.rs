@@ -21,6 +21,7 @@ impl Slot {
 }
 
 /// What a process uses of a card.
+#[cfg(windows)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Use {
     pub(crate) pid: u32,

@@ -2,14 +2,16 @@
 //! once and the host's prompt is next.
 //!
 //! Where the system counts the bytes of others' connections, that is what is listened to, and only while shared requests
-//! run or own use lasts. Where it does not, the server is asked gently how much it works on; a prompt that waits for a slot
-//! shows in no such answer, so there own use is seen only once a slot is free. What is heard becomes a reason of the policy's.
+//! run or own use lasts. Where it does not, the server is asked gently how much it works on, and not at all while the system
+//! says that nobody else is connected; a prompt that waits for a slot shows in no such answer, so there own use is seen only
+//! once a slot is free. What is heard becomes a reason of the policy's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use idlewatt_core::own_use::{Ear, Heard};
+use idlewatt_devices::connections_of_others;
 use idlewatt_servers::{ModelServer, Traffic, is_loopback};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
@@ -21,8 +23,9 @@ use crate::node::Node;
 const LOOK: Duration = Duration::from_millis(10);
 /// Between two looks while nothing shared runs and own use lasts.
 const LOOK_GENTLY: Duration = Duration::from_millis(250);
-/// Between two questions to a server whose connections cannot be seen.
+/// Between two questions to a server whose connections cannot be seen, and to one to which somebody is connected.
 const ASK: Duration = Duration::from_secs(1);
+const ASK_SOON: Duration = Duration::from_millis(250);
 /// So many answers in a row must tell of work that is not ours: one alone may be of a request that has just ended.
 const TWICE: u32 = 2;
 /// A question of ours to a server is given up after this.
@@ -141,21 +144,31 @@ enum Sense {
     /// The bytes of others' connections.
     Bytes { traffic: Traffic, ear: Ear, greeting: Option<(Instant, oneshot::Receiver<()>)> },
     /// What the server says that it works on.
-    Work { asked: Instant, answer: Option<oneshot::Receiver<Option<u32>>>, most: u32, more: u32 },
+    Work {
+        /// Its port, where it runs on this machine.
+        port: Option<u16>,
+        asked: Instant,
+        answer: Option<oneshot::Receiver<Option<u32>>>,
+        most: u32,
+        more: u32,
+    },
     /// Nothing tells.
     Nothing,
 }
 
 impl Room {
     fn new(url: &Url, at_work: &AtWork) -> Self {
-        let traffic = url.port_or_known_default().filter(|_| is_loopback(url)).and_then(|port| {
+        let port = url.port_or_known_default().filter(|_| is_loopback(url));
+        let traffic = port.and_then(|port| {
             Traffic::of_port(port)
                 .inspect_err(|error| tracing::debug!(%error, "connections are not told of"))
                 .ok()
         });
         let sense = match traffic {
             Some(traffic) => Sense::Bytes { traffic, ear: Ear::default(), greeting: None },
-            None if at_work.cancels => Sense::Work { asked: Instant::now(), answer: None, most: 0, more: 0 },
+            None if at_work.cancels => {
+                Sense::Work { port, asked: Instant::now(), answer: None, most: 0, more: 0 }
+            }
             // Work that goes on after its request has ended cannot be told from the host's.
             None => Sense::Nothing,
         };
@@ -181,7 +194,8 @@ impl Room {
                 }
                 heard == Heard::Use
             }
-            Sense::Work { asked, answer, most, more } => {
+            Sense::Work { port, asked, answer, most, more } => {
+                let pause = pause(port.and_then(connections_of_others));
                 *most = self.running.max(*most);
                 if let Some(mut answer) = answer.take_if(|it| !it.is_empty()) {
                     *more = match answer.try_recv() {
@@ -191,7 +205,11 @@ impl Room {
                     };
                     *most = self.running;
                 }
-                if answer.is_none() && now.saturating_duration_since(*asked) >= ASK {
+                if pause.is_none() {
+                    *more = 0;
+                }
+                let due = pause.is_some_and(|pause| now.saturating_duration_since(*asked) >= pause);
+                if answer.is_none() && due {
                     *asked = now;
                     *answer = Some(ask(answered, &self.server, |it| async move { it.busy().await }));
                 }
@@ -203,6 +221,16 @@ impl Room {
             tracing::info!(server = self.server.label(), used, "the host's own use of a model server");
             self.used = used;
         }
+    }
+}
+
+/// Between two questions about a server's work, as many as others are connected to it where that is known; `None` asks
+/// nothing.
+fn pause(others: Option<usize>) -> Option<Duration> {
+    match others {
+        Some(0) => None,
+        Some(_) => Some(ASK_SOON),
+        None => Some(ASK),
     }
 }
 
@@ -297,6 +325,11 @@ mod tests {
         asked.room.running = 1;
         assert!(!asked.says(2).await, "one of ours ended since the last answer");
         assert!(!asked.says(1).await);
+    }
+
+    #[test]
+    fn a_server_to_which_nobody_else_is_connected_is_not_asked() {
+        assert_eq!([Some(0), Some(2), None].map(pause), [None, Some(ASK_SOON), Some(ASK)]);
     }
 
     #[tokio::test]

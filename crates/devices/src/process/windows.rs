@@ -114,15 +114,23 @@ fn listeners(port: u16) -> BTreeSet<u32> {
     sockets(TCP_TABLE_OWNER_PID_LISTENER).into_iter().flatten().filter_map(here).collect()
 }
 
-/// A connection is this process's where its other end is, and there is no such end here where it came from another machine.
 pub(super) fn connections_of_others(port: u16) -> Option<usize> {
-    let all = sockets(TCP_TABLE_OWNER_PID_CONNECTIONS)?;
-    let own = std::process::id();
-    let open = |it: &&Socket| it.is_open;
-    let ours: BTreeSet<_> =
-        all.iter().filter(open).filter(|it| it.pid == own).map(|it| (it.local, it.remote)).collect();
-    let to_it = all.iter().filter(open).filter(|it| it.local.port() == port);
-    Some(to_it.filter(|it| !ours.contains(&(it.remote, it.local))).count())
+    others_at(port, std::process::id(), &sockets(TCP_TABLE_OWNER_PID_CONNECTIONS)?)
+}
+
+/// A connection is this process's where its other end is, and there is no such end here where it came from another machine.
+/// `None` where one has no owner: Wine names none.
+fn others_at(port: u16, own: u32, all: &[Socket]) -> Option<usize> {
+    let open = || all.iter().filter(|it| it.is_open);
+    let ours: BTreeSet<_> = open().filter(|it| it.pid == own).map(|it| (it.local, it.remote)).collect();
+    let mut others = 0;
+    for it in open().filter(|it| it.local.port() == port) {
+        if it.pid == 0 {
+            return None;
+        }
+        others += usize::from(!ours.contains(&(it.remote, it.local)));
+    }
+    Some(others)
 }
 
 /// One end of a connection, or a listener.
@@ -188,4 +196,62 @@ unsafe fn rows<R: Copy>(table: &[u32], at: usize) -> Vec<R> {
     let first = table.as_ptr().cast::<u8>().wrapping_add(at).cast::<R>();
     // SAFETY: within the table, whose rows need no more than a word's alignment.
     (0..count.min(room)).map(|index| unsafe { first.add(index).read_unaligned() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_tables_hold_a_listener_and_both_ends_of_a_connection() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let here = listener.local_addr().unwrap();
+            let ours = TcpStream::connect(here).unwrap();
+            let there = ours.local_addr().unwrap();
+            let _accepted = listener.accept().unwrap();
+            let listening = sockets(TCP_TABLE_OWNER_PID_LISTENER).unwrap();
+            assert!(listening.iter().any(|it| it.local == here && !it.is_open), "{address}");
+            let open = sockets(TCP_TABLE_OWNER_PID_CONNECTIONS).unwrap();
+            for ends in [(here, there), (there, here)] {
+                assert!(open.iter().any(|it| (it.local, it.remote) == ends && it.is_open), "{ends:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_connections_are_left_out_and_those_without_an_owner_tell_nothing() {
+        const SERVER: u32 = 7;
+        const OWN: u32 = 8;
+        let socket = |local: &str, remote: &str, pid| Socket {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            is_open: true,
+            pid,
+        };
+        let (here, a, b) = ("127.0.0.1:80", "127.0.0.1:5000", "127.0.0.1:5001");
+        let mut all = vec![socket(here, a, SERVER), socket(a, here, OWN)];
+        assert_eq!(others_at(80, OWN, &all), Some(0));
+        all.extend([socket(here, b, SERVER), socket(b, here, 9)]);
+        all.push(socket("192.0.2.1:80", "192.0.2.9:5000", SERVER));
+        assert_eq!(others_at(80, OWN, &all), Some(2), "one from here, one from another machine");
+        all[2].is_open = false;
+        assert_eq!(others_at(80, OWN, &all), Some(1), "one that is closing is over");
+        all[0].pid = 0;
+        assert_eq!(others_at(80, OWN, &all), None);
+    }
+
+    #[test]
+    fn what_this_process_started_is_found() {
+        let mut child = Command::new("cmd").args(["/c", "pause"]).stdin(Stdio::piped()).spawn().unwrap();
+        let found = with_children(BTreeSet::from([std::process::id()]));
+        assert!(found.contains(&child.id()), "{found:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let found = with_children(BTreeSet::from([std::process::id()]));
+        assert!(!found.contains(&child.id()), "{found:?}");
+    }
 }
