@@ -51,7 +51,7 @@ async fn stands(listening: &Listening, wanted: impl Fn(&Standing) -> bool) -> St
 }
 
 #[tokio::test]
-async fn a_key_rings_and_only_for_whoever_had_it_first() {
+async fn one_key_rings_and_only_for_whoever_had_it_first() {
     let listen = || listen("Ctrl+Alt+F9".parse().unwrap(), Options { quiet: QUIET });
     let first = listen();
     stands(&first, |it| it.heard).await;
@@ -83,6 +83,8 @@ async fn a_key_rings_and_only_for_whoever_had_it_first() {
 
 #[tokio::test]
 async fn input_is_seen_and_its_end_too() {
+    let key = listen("Ctrl+Alt+F8".parse().unwrap(), Options { quiet: QUIET });
+    stands(&key, |it| it.heard).await;
     let watch = watch(Options { quiet: QUIET });
     until(&watch, |it| matches!(it, PresenceReading::Idle { .. })).await;
     println!("{:?}", watch.sight());

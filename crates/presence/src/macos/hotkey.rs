@@ -18,7 +18,7 @@ type OsStatus = i32;
 /// `eventHotKeyExistsErr`
 const TAKEN: OsStatus = -9878;
 /// `kEventClassKeyboard` and `kEventHotKeyPressed`
-const PRESSED: EventTypeSpec = EventTypeSpec { class: u32::from_be_bytes(*b"keyb"), kind: 5 };
+static PRESSED: EventTypeSpec = EventTypeSpec { class: u32::from_be_bytes(*b"keyb"), kind: 5 };
 /// What this program calls its only key.
 const KEY: EventHotKeyId = EventHotKeyId { signature: u32::from_be_bytes(*b"IDLW"), id: 1 };
 
