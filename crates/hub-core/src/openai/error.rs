@@ -36,7 +36,8 @@ impl ApiError {
     /// Whether whoever asked has only itself to blame: asking again the same way comes to the same.
     #[must_use]
     pub fn is_the_askers(&self) -> bool {
-        matches!(self.status, 400..=499) && !matches!(self.code, "insufficient_quota" | "key_ended")
+        matches!(self.status, 400..=499)
+            && !matches!(self.code, "insufficient_quota" | "key_ended")
             && (self.status != 429 || self.code != "rate_limit_exceeded" || self.retry_after.is_none())
     }
 
@@ -78,8 +79,11 @@ impl ApiError {
     /// 403: the key may not ask for this model.
     #[must_use]
     pub fn model_not_allowed(model: &str, allowed: &[String]) -> Self {
-        let message =
-            format!("This key may not ask for {:?}. It may ask for: {}.", shortened(model), allowed.join(", "));
+        let message = format!(
+            "This key may not ask for {:?}. It may ask for: {}.",
+            shortened(model),
+            allowed.join(", ")
+        );
         Self { param: Some("model".into()), ..Self::new(403, INVALID, "model_not_allowed", message) }
     }
 

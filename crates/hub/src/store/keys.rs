@@ -259,10 +259,15 @@ impl Writer {
     ) -> Result<Invite, StoreError> {
         let address = setting(&self.db, "address")?;
         let kept = address.as_deref().unwrap_or(DEFAULT_ADDRESS).split_ascii_whitespace().map(Url::parse);
-        let kept: Vec<Url> = kept.collect::<Result<_, _>>().map_err(|_| StoreError::Unreadable("an address"))?;
-        let (hubs, useless): (Vec<Url>, Vec<Url>) = kept.into_iter().partition(|hub| check_hub_url(hub).is_ok());
+        let kept: Vec<Url> =
+            kept.collect::<Result<_, _>>().map_err(|_| StoreError::Unreadable("an address"))?;
+        let (hubs, useless): (Vec<Url>, Vec<Url>) =
+            kept.into_iter().partition(|hub| check_hub_url(hub).is_ok());
         if hubs.is_empty() {
-            return Err(useless.into_iter().next().map_or(StoreError::Unreadable("an address"), StoreError::Address));
+            return Err(useless
+                .into_iter()
+                .next()
+                .map_or(StoreError::Unreadable("an address"), StoreError::Address));
         }
         if let Some(group) = group {
             self.group(group)?;
