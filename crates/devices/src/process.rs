@@ -280,9 +280,9 @@ mod tests {
     use super::*;
 
     /// A process that waits for its input to end.
-    fn waiting() -> Child {
+    fn waiting() -> std::io::Result<Child> {
         let program: &[&str] = if cfg!(windows) { &["cmd", "/c", "pause"] } else { &["cat"] };
-        Command::new(program[0]).args(&program[1..]).stdin(Stdio::piped()).spawn().unwrap()
+        Command::new(program[0]).args(&program[1..]).stdin(Stdio::piped()).spawn()
     }
 
     #[cfg(target_os = "linux")]
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_run_is_over_when_its_process_ends() {
-        let mut child = waiting();
+        let mut child = waiting().unwrap();
         let run = ProcessRun::of(child.id()).unwrap();
         assert!(run.goes_on());
         let kept: ProcessRun = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
@@ -312,7 +312,7 @@ mod tests {
     fn the_process_that_listens_is_found_and_what_it_started_with_it() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut child = waiting();
+        let mut child = waiting().unwrap();
         let found = serving(port).unwrap();
         assert!(found.contains(&std::process::id()) && found.contains(&child.id()), "{found:?}");
         assert!(may_serve(port).is_superset(&found));
