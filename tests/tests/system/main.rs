@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod admin_page;
 mod awake;
 mod bad_input;
 mod bench;

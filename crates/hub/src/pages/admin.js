@@ -68,7 +68,7 @@ const action = (text, work) => el('button', { type: 'button', class: 'quiet', on
 function fill(id, heads, rows, none) {
   const cell = (head, content) => el('td', { class: head.startsWith('#') ? 'n' : undefined }, ...[content].flat())
   $(id).replaceChildren(
-    el('thead', {}, el('tr', {}, ...heads.map((head) => el('th', { scope: 'col', class: head.startsWith('#') ? 'n' : undefined }, head.replace('#', ''))))),
+    el('thead', {}, el('tr', {}, ...heads.map((head) => el('th', { scope: 'col', class: head.startsWith('#') ? 'n' : undefined }, head === '' ? el('span', { class: 'unseen' }, 'To do') : head.replace('#', ''))))),
     el('tbody', {}, ...(rows.length === 0
       ? [el('tr', {}, el('td', { colspan: String(heads.length), class: 'soft text' }, none))]
       : rows.map((row) => el('tr', {}, ...row.map((content, i) => cell(heads[i], content)))))),
@@ -169,7 +169,7 @@ const asked = () => {
 
 async function month() {
   const { statements } = await act('statement', asked())
-  fill('statements', ['Account', 'Circle', '#Given', '#Taken', '#Earned', '#Paid', '#Granted', '#Balance', '#Measured'], statements.map(({ account, group, tally, closing_ucr }) => [
+  fill('statements', ['Account', 'Circle', '#Given', '#Taken', '#Earned', '#Paid', '#Granted', '#Balance', '#Measured'], statements.map(({ account, group, closing_ucr, ...tally }) => [
     account, group ?? '',
     number(tally.given_in + tally.given_out), number(tally.taken_in + tally.taken_out),
     amount(tally.earned_ucr), amount(tally.paid_ucr), amount(tally.granted_ucr), amount(closing_ucr),
