@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, header};
+use axum::http::Request;
 use axum::response::{IntoResponse as _, Response};
 use axum::{BoxError, Router};
 use http_body_util::BodyExt as _;
@@ -271,13 +271,7 @@ impl House {
         }
         let peer = Peer { address, encrypted, ticket: Arc::clone(&ticket) };
         request.extensions_mut().insert(peer);
-        // A length beside it was taken away unseen: whoever reads this connection otherwise than the hub does is not to find a
-        // second request in it (RFC 9112, 6.1).
-        let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let mut response = self.router.clone().call(request.map(Body::new)).await?;
-        if is_last {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+        let response = self.router.clone().call(request.map(Body::new)).await?;
         // Held until the answer's last byte.
         Ok(response.map(|body| Body::new(body.map_frame(move |frame| (frame, &ticket).0))))
     }

@@ -54,7 +54,7 @@ async fn a_client_that_takes_a_file_of_roots_needs_no_pin() {
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
     let url = format!("https://{}/healthz", hub.lan.unwrap());
     assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
-    let hub = hub.restart().await;
+    let hub = hub.restart_with(lan).await;
     assert_eq!(
         std::fs::read(hub.store.folder().join("hub.pem")).unwrap(),
         pem,

@@ -35,7 +35,7 @@ fn duration(it: Duration) -> String {
         return "0s".to_owned();
     }
     if it < Duration::from_secs(1) {
-        return format!("{}ms", it.as_micros().div_ceil(1000));
+        return format!("{}ms", it.as_nanos().div_ceil(1_000_000));
     }
     let seconds = it.as_nanos().div_ceil(1_000_000_000);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {

@@ -98,11 +98,16 @@ impl TestHub {
     }
 
     /// Stops it and starts another on the same folder.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same with other doors.
+    pub async fn restart_with(mut self, change: impl FnOnce(&mut ServeOptions)) -> Self {
         self.stop().await;
         let Self { store, folder, .. } = self;
         drop(store);
-        Self::start_in(folder, |_| {}).await
+        Self::start_in(folder, change).await
     }
 
     pub fn url(&self, path: &str) -> String {
