@@ -6,6 +6,7 @@ mod admin_page;
 mod awake;
 mod bad_input;
 mod bench;
+mod continued;
 mod disconnect;
 mod full;
 mod homes;
