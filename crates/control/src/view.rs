@@ -2,8 +2,8 @@
 
 use idlewatt_protocol::receipt::Energy;
 use idlewatt_protocol::{
-    Artefact, Capabilities, Label, MicroCredits, Millijoules, Milliwatts, PauseCode, Price, RequestId,
-    Scope, UnixMillis,
+    Artefact, Capabilities, Label, MicroCredits, Millijoules, Milliwatts, PauseCode, Price, RequestId, Scope,
+    UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 

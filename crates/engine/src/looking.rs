@@ -147,7 +147,11 @@ impl Node {
     }
 
     /// The host says whom a service answers.
-    pub(crate) async fn share_with(self: &Arc<Self>, service: &str, scope: Scope) -> Result<(), ControlError> {
+    pub(crate) async fn share_with(
+        self: &Arc<Self>,
+        service: &str,
+        scope: Scope,
+    ) -> Result<(), ControlError> {
         if scope == Scope::Public && !self.config().settings().strangers {
             return Err(ControlError::new(
                 Code::BadValue,

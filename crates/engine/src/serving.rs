@@ -68,7 +68,8 @@ impl Host for NetworkHost {
         if !admits() {
             return Err(RefusalCode::Paused);
         }
-        let offer = node.services.offer(node.config().settings()).into_iter().find(|it| it.service == ask.service);
+        let offer =
+            node.services.offer(node.config().settings()).into_iter().find(|it| it.service == ask.service);
         let offer = offer.filter(|it| answers(it.capabilities, ask.endpoint)).ok_or(RefusalCode::Service)?;
         if ask.prefix.is_some_and(|it| !goes_on(offer.capabilities, it)) {
             return Err(RefusalCode::Continuation);

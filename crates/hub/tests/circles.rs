@@ -1,6 +1,6 @@
 //! What keys, circles and operators allow, as consumers and nodes of a real hub see it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as tests do")]
 
 mod scripted;
 

@@ -1,5 +1,7 @@
 //! The hub's doors on real sockets: who is believed, and what strangers may hold.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as tests do")]
+
 mod scripted;
 
 use std::net::SocketAddr;

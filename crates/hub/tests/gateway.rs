@@ -559,7 +559,8 @@ async fn bad_requests_are_refused_in_openais_form() {
         error(post(r#"{"model":"tinny","messages":[{"role":"user","content":"x"}]}"#)).await;
     assert_eq!(status, 404);
     assert!(message.contains("tiny:q4"), "{message}");
-    let poor = hub.store.create_key(account("poor"), MicroCredits(0), KeyLimits::default()).await.unwrap().key;
+    let poor =
+        hub.store.create_key(account("poor"), MicroCredits(0), KeyLimits::default()).await.unwrap().key;
     let poor = hub.http.post(hub.url("/v1/chat/completions")).bearer_auth(poor).body(chat(false).to_string());
     let (status, code, ..) = error(poor).await;
     assert_eq!((status, code.as_str()), (402, "insufficient_quota"));
@@ -665,7 +666,8 @@ async fn a_receipt_is_its_consumers_only() {
     let id = response.headers()["x-idlewatt-receipt"].to_str().unwrap().to_owned();
     response.text().await.unwrap();
     node.posted().await;
-    let other = hub.store.create_key(account("other"), MicroCredits(0), KeyLimits::default()).await.unwrap().key;
+    let other =
+        hub.store.create_key(account("other"), MicroCredits(0), KeyLimits::default()).await.unwrap().key;
     let theirs =
         hub.http.get(hub.url(&format!("/v1/receipts/{id}"))).bearer_auth(other).send().await.unwrap();
     assert_eq!(theirs.status(), 404);

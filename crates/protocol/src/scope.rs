@@ -79,7 +79,10 @@ impl Region {
     /// Whether a place in `narrower` is in this: `eu` holds `eu-de`.
     #[must_use]
     pub fn holds(&self, narrower: &Self) -> bool {
-        narrower.as_str().strip_prefix(self.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        narrower
+            .as_str()
+            .strip_prefix(self.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 }
 
@@ -91,7 +94,8 @@ impl FromStr for Region {
             !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         };
         let mut bytes = [0; Self::MOST];
-        let place = bytes.get_mut(..text.len()).filter(|_| text.split('-').all(is_part)).ok_or(RegionError)?;
+        let place =
+            bytes.get_mut(..text.len()).filter(|_| text.split('-').all(is_part)).ok_or(RegionError)?;
         place.copy_from_slice(text.as_bytes());
         Ok(Self { length: u8::try_from(text.len()).map_err(|_| RegionError)?, bytes })
     }

@@ -21,5 +21,8 @@ async fn a_telephone_scans_an_invite_and_chats() {
     assert_eq!(ran.code, Some(0));
     system.hub.check_ledger();
     let log = system.hub.process.log();
-    assert!(!log.contains("sky blue") && !log.contains("token="), "the hub's log holds a prompt or an invite");
+    assert!(
+        !log.contains("sky blue") && !log.contains("token="),
+        "the hub's log holds a prompt or an invite"
+    );
 }

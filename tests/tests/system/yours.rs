@@ -202,7 +202,7 @@ async fn doctor_names_what_holds_the_memory_of_a_card_and_lm_studio_with_its_ser
         let doctor = node.run(&["doctor", "--json"]).json();
         let line = |start: &str| {
             let all = doctor["checks"].as_array()?.iter();
-            all.filter(|it| it["what"].as_str().is_some_and(|it| it.starts_with(start))).last().cloned()
+            all.rev().find(|it| it["what"].as_str().is_some_and(|it| it.starts_with(start))).cloned()
         };
         assert!(line("LM Studio is installed").is_none() || line("LM Studio holds").is_none(), "said once");
         Some((line("LM Studio holds 6.0 GB")?, line("blender holds 5.0 GB")?))

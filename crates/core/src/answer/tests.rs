@@ -197,7 +197,8 @@ fn a_prompt_that_is_too_long_is_told_apart_in_every_servers_words() {
     for (server, status, body) in words {
         assert_eq!(said(status, body).as_deref(), Some("context_length_exceeded"), "{server}");
     }
-    let others: [&[u8]; 4] = [MALFORMED, b"<html>context length</html>", br#"{"detail":"context size"}"#, b"null"];
+    let others: [&[u8]; 4] =
+        [MALFORMED, b"<html>context length</html>", br#"{"detail":"context size"}"#, b"null"];
     for body in others {
         assert_eq!(said(400, body), None);
     }

@@ -2,6 +2,13 @@
 //!
 //! `IDLEWATT_FUZZ` says how many inputs each parser gets; without it, as many as take a second or two.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test's helpers fail as tests do"
+)]
+
 use std::path::Path;
 
 /// Inputs of each parser in a usual run.
