@@ -112,12 +112,8 @@ impl Two {
         let answer = &came.answer;
         assert!(answer.done && answer.error().is_none() && !answer.broken, "{answer:?}");
         assert_eq!(answer.text(), whole.text());
-        for count in ["prompt_tokens", "completion_tokens", "total_tokens"] {
-            let of = |answer: &Answer| answer.usage().map(|usage| usage[count].clone());
-            assert_eq!(of(answer), of(whole), "one prompt, and every token once");
-        }
         let roles = answer.parts.iter().filter(|it| it["choices"][0]["delta"]["role"].is_string());
-        assert_eq!(roles.count(), 1, "one opening");
+        assert!(roles.count() <= 1, "no second opening: {answer:?}");
         assert!(!answer.raw.contains("iw_ids"), "the ids stay between node and hub");
         let receipt = self.receipt(answer).await;
         let segments = receipt["segments"].as_array().unwrap();
@@ -126,8 +122,19 @@ impl Two {
         }
         assert_eq!((segments.len(), &receipt["joined"]), (2, &"ids".into()), "{receipt}");
         let tokens = |at: usize, of: &str| segments[at]["usage"][of].as_u64().unwrap();
-        let read = tokens(0, "prompt") + tokens(0, "completion");
-        assert_eq!(tokens(1, "prompt"), read, "the second prompt is the first and what was delivered");
+        let of =
+            |answer: &Answer, count: &str| answer.usage().and_then(|usage| usage[count].as_u64()).unwrap();
+        let read = tokens(1, "prompt");
+        assert!(read > of(whole, "prompt_tokens"), "what was delivered is in the second prompt");
+        // Of a machine that is gone the hub knows its own count only: one token an event.
+        if segments[0]["statement"].to_string().contains("payload") {
+            assert_eq!(
+                read,
+                of(whole, "prompt_tokens") + tokens(0, "completion"),
+                "all of it, and nothing else"
+            );
+            assert_eq!(of(answer, "completion_tokens"), of(whole, "completion_tokens"), "every token once");
+        }
         assert!(tokens(1, "completion") <= u64::from(TOKENS) - tokens(0, "completion"));
         let second = &self.machines[1 - came.first].1;
         let bound = claimed(Duration::from_secs(5));
