@@ -1023,6 +1023,11 @@ response_commitment: Digest,
  */
 segments: Array<Segment>,
 /**
+ * Nodes that got the request too and delivered nothing of the answer: they failed before its first byte, or another
+ * began sooner. They are paid nothing.
+ */
+also_asked?: Array<PublicKey>,
+/**
  * How segments were joined: `text` where one of them was joined by its text.
  */
 joined: Joined,
