@@ -77,6 +77,8 @@ pub struct Rewriting {
     status: u16,
     form: Form,
     counts: Counts,
+    /// The next event of a chat's stream is its first, which names the role.
+    opens: bool,
     ids: Option<Ids>,
     /// An event whose ids are not known in full.
     waiting: Option<Said>,
@@ -109,11 +111,19 @@ impl Rewriting {
             status: head.status,
             form,
             counts,
+            opens: endpoint == Endpoint::ChatCompletions,
             ids: None,
             waiting: None,
             received: 0,
             ending: None,
         }
+    }
+
+    /// Of a stream that goes on where another ended: its first event names no role.
+    #[must_use]
+    pub fn going_on(mut self) -> Self {
+        self.opens = false;
+        self
     }
 
     /// Has each event of a stream carry the ids of its text ([`IDS_MEMBER`](idlewatt_protocol::continuation::IDS_MEMBER)), as
@@ -182,8 +192,9 @@ impl Rewriting {
             }
             // Comments are a server's way to keep its own connection open.
             let Some(data) = event.data else { continue };
-            match json::event(&data, &self.names, self.endpoint, self.ids.is_some(), out) {
+            match json::event(&data, &self.names, self.endpoint, self.opens, self.ids.is_some(), out) {
                 Ok(said) => {
+                    self.opens = false;
                     self.counts.add(&said);
                     let ids = self.ids.as_mut().map_or(Told::Nothing, |ids| ids.of(&said));
                     if matches!(ids, Told::InPart) {

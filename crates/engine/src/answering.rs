@@ -146,6 +146,9 @@ async fn answer(question: Question, steps: &mpsc::Sender<Step>) -> Result<(), Fa
     if ids {
         rewriting = rewriting.telling_ids();
     }
+    if prefix.is_some() {
+        rewriting = rewriting.going_on();
+    }
     drop(body);
     send(steps, Step::Head(head)).await?;
     // The first piece has what is left of its time; every other has its own.

@@ -69,6 +69,9 @@ struct Message<'a> {
     refusal: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tool_calls: Option<&'a RawValue>,
+    /// It is the first of its answer: it names the role, whether the server did or not.
+    #[serde(skip)]
+    opens: bool,
 }
 
 /// Log-probabilities as llama.cpp writes them: with the id of each token.
@@ -113,10 +116,15 @@ pub(super) fn event(
     data: &[u8],
     names: &PublicNames,
     endpoint: Endpoint,
+    opens: bool,
     ids: bool,
     out: &mut BytesMut,
 ) -> Result<Said, &'static str> {
     let mut object = read(data)?;
+    if opens {
+        // llama.cpp names the role with the first token only, and tells nothing of a token that is no whole character.
+        object.choices.iter_mut().filter_map(|it| it.delta.as_mut()).for_each(|it| it.opens = true);
+    }
     let logprobs = object.choices.first_mut().filter(|_| ids).and_then(|it| it.logprobs.take());
     out.reserve(data.len().max(ROOM));
     out.put_slice(b"data: ");
@@ -264,6 +272,7 @@ fn write_message(
 ) -> Result<(), &'static str> {
     let reasoning = message.reasoning_content.or(message.reasoning);
     let empty = message.tool_calls.is_none() && reasoning.is_none();
+    let names_role = whole || message.opens || message.role.is_some();
     let content = match message.content {
         Some(content) => {
             said.add_text(content)?;
@@ -271,7 +280,7 @@ fn write_message(
         }
         None if whole => Some("null"),
         // The first delta of a stream: OpenAI opens with an empty text.
-        None if message.role.is_some() && empty => Some("\"\""),
+        None if names_role && empty => Some("\"\""),
         None => None,
     };
     said.hidden |= message.tool_calls.is_some();
@@ -279,7 +288,7 @@ fn write_message(
     said.generated |= said.hidden;
     let null = whole.then_some("null");
     let fields = [
-        ("role", if whole { Some("\"assistant\"") } else { message.role.map(|_| "\"assistant\"") }),
+        ("role", names_role.then_some("\"assistant\"")),
         ("content", content),
         ("refusal", message.refusal.map(RawValue::get).or(null)),
         ("reasoning_content", reasoning.map(RawValue::get)),

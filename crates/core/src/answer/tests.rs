@@ -264,3 +264,20 @@ proptest! {
         }
     }
 }
+
+/// llama.cpp names the role with the first token only; where that is no whole character, never.
+#[test]
+fn a_chat_names_its_role_once_whether_the_server_does_or_not() {
+    let event = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");
+    let openings = |rewriting: Rewriting, deltas: [&str; 2]| {
+        let sse = deltas.map(event).concat();
+        let (pieces, _) = run(rewriting, &[sse.as_bytes()]);
+        assert_eq!(text(&pieces), "晨食");
+        String::from_utf8(bytes(&pieces)).unwrap().matches("\"role\":\"assistant\"").count()
+    };
+    let bare = [r#"{"content":"晨"}"#, r#"{"content":"食"}"#];
+    let named = [r#"{"role":"assistant","content":"晨"}"#, bare[1]];
+    assert_eq!(openings(rewriting(CHAT, 200, true), bare), 1);
+    assert_eq!(openings(rewriting(CHAT, 200, true), named), 1);
+    assert_eq!(openings(rewriting(CHAT, 200, true).going_on(), bare), 0);
+}
