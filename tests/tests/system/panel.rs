@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use idlewatt_tests::{Ran, System, binary, claimed, until};
+use idlewatt_simnvml::rig::Rig;
+use idlewatt_tests::{Ran, System, claimed, until};
 
 use crate::{chat, stream};
 
@@ -33,11 +34,9 @@ async fn every_page_works_in_a_browser() {
 
 /// Puts a simulated card into the node's machine.
 fn insert_a_card(system: &System) {
-    let library = system.node.home().join("libnvidia-ml.so.1");
     let card = serde_json::json!({ "cards": [{ "load_w": 180.0, "noise_mw": 2_000.0, "limit_w": 400 }] });
-    std::fs::write(library.with_file_name("simnvml.json"), card.to_string()).expect("a card");
-    std::fs::copy(binary("libidlewatt_simnvml.so"), &library).expect("the simulated NVML");
+    let rig = Rig::new(system.node.home(), &card).expect("the simulated NVML");
     // What it draws is nobody's process, and would be taken for another program's.
     system.node.set("share.gpu_load", "never");
-    system.node.set("devices.nvml", &library.display().to_string());
+    system.node.set("devices.nvml", &rig.library().display().to_string());
 }
