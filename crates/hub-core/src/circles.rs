@@ -101,9 +101,14 @@ impl Directory {
         }
         Some(match hosts {
             Some(_) if hosts == askers => Relation::Circle,
-            None if !self.is_open => Relation::Circle,
-            _ => Relation::Stranger,
+            _ => self.relation_to_anyone(host),
         })
+    }
+
+    /// What `host` is to everyone of the hub, whoever it is.
+    #[must_use]
+    pub fn relation_to_anyone(&self, host: &AccountName) -> Relation {
+        if self.is_open || self.group_of(host).is_some() { Relation::Stranger } else { Relation::Circle }
     }
 }
 

@@ -12,6 +12,7 @@
 mod affinity;
 mod find;
 mod hedge;
+mod known;
 mod lists;
 mod near;
 mod needs;
@@ -30,6 +31,7 @@ use crate::circles::{Directory, Relation};
 use crate::ledger::AccountName;
 use affinity::Affinity;
 use hedge::Allowance;
+use known::{Known, Reach};
 use lists::{Audience, Entry, Lists, Move, Spot};
 use needs::union;
 
@@ -39,9 +41,6 @@ pub use queue::{Entered, MAX_WAITING, Place, Queue, QueueFull, Served};
 
 /// Eligible services looked at in one choice.
 pub const SAMPLE: usize = 16;
-
-/// Models remembered after their last node left, so that asking for one is "not now" rather than "no such model".
-const MAX_KNOWN: usize = 10_000;
 
 /// When to ask again for a model that nobody serves right now.
 const AWAY_RETRY: Duration = Duration::from_secs(5);
@@ -217,7 +216,7 @@ pub struct Router {
     lists: Lists,
     affinity: Affinity,
     hedges: Allowance,
-    known: BTreeMap<String, Artefact>,
+    known: Known,
 }
 
 impl Router {
@@ -261,9 +260,6 @@ impl Router {
         let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::as_mut) else { return };
         let before = std::mem::take(&mut node.services);
         for offer in offers {
-            if self.known.len() < MAX_KNOWN {
-                self.known.insert(offer.artefact.name(), offer.artefact.clone());
-            }
             let running =
                 before.iter().find(|old| old.offer.service == offer.service).map_or(0, |old| old.running);
             node.services.push(Service { offer: Arc::new(offer), running, spots: Vec::new() });
@@ -373,14 +369,14 @@ impl Router {
         self.affinity.remember(prefix, choice.node);
     }
 
-    /// Every model that is offered now, by name; for an account, what is in its reach.
+    /// Every model that is offered now, by name: what is in this account's reach, or in everybody's on the hub.
     #[must_use]
     pub fn models(&self, reader: Option<&AccountName>) -> Vec<Model> {
         let mut models: BTreeMap<String, Model> = BTreeMap::new();
         for node in self.nodes.iter().flatten() {
             let distance = match reader {
                 Some(reader) => self.distance(reader, &node.account),
-                None => Some(Scope::Own),
+                None => Some(scope(self.directory.relation_to_anyone(&node.account))),
             };
             let Some(distance) = distance else { continue };
             for Service { offer, .. } in node.services.iter().filter(|it| distance <= it.offer.scope) {
@@ -410,11 +406,7 @@ impl Router {
 
     /// The scope in which a node of `host` is found by `asker`; `None` when it does not answer `asker` at all.
     fn distance(&self, asker: &AccountName, host: &AccountName) -> Option<Scope> {
-        Some(match self.directory.relation(asker, host)? {
-            Relation::Own => Scope::Own,
-            Relation::Circle => Scope::Circle,
-            Relation::Stranger => Scope::Public,
-        })
+        self.directory.relation(asker, host).map(scope)
     }
 
     fn node(&self, at: u32) -> Option<&Node> {
@@ -483,6 +475,9 @@ impl Router {
             };
             let near = circle.as_ref().filter(|_| offer.scope >= Scope::Circle);
             let far = (offer.scope == Scope::Public).then_some(&Audience::Strangers);
+            let widest = far.or(near).cloned();
+            let reach = widest.map_or_else(|| Reach::Own(node.account.clone()), Reach::All);
+            self.known.insert(&offer.artefact, reach);
             let full = offer.artefact.name();
             let base = (full != offer.artefact.model).then_some(&offer.artefact.model);
             for name in base.into_iter().chain([&full]) {
@@ -509,6 +504,15 @@ impl Router {
                 self.moved(moved);
             }
         }
+    }
+}
+
+/// The narrowest scope in which nodes of such a host are found.
+fn scope(relation: Relation) -> Scope {
+    match relation {
+        Relation::Own => Scope::Own,
+        Relation::Circle => Scope::Circle,
+        Relation::Stranger => Scope::Public,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use idlewatt_protocol::{Class, Price, PublicKey, Scope};
 
+use super::known::Reach;
 use super::lists::{Audience, Entry};
 use super::{AWAY_RETRY, Ask, Choice, NoRoute, Node, Router, SAMPLE, Service, near, needs};
 use crate::ledger::AccountName;
@@ -289,14 +290,15 @@ impl Router {
                 return NoRoute::OutOfScope { needs };
             }
         }
-        if self.known.values().any(|artefact| artefact.answers_to(model)) {
+        // Of models that are none of the asker's business not even the names are told.
+        let audiences = self.audiences(ask.account, Scope::Public);
+        let own = Reach::Own(ask.account.clone());
+        let reach: Vec<Reach> = audiences.iter().cloned().map(Reach::All).chain([own]).collect();
+        if self.known.has(model, &reach) {
             return NoRoute::Away { why: None, retry_after: AWAY_RETRY };
         }
-        // Of models that are none of the asker's business not even the names are told.
-        let known = self.known.keys().map(String::as_str);
-        let reach = self.audiences(ask.account, Scope::Public);
-        let is_in_reach = |name: &&str| reach.iter().any(|audience| self.lists.has(name, audience));
-        NoRoute::Unknown { near: near::names(model, known.filter(is_in_reach)) }
+        let is_in_reach = |name: &&str| audiences.iter().any(|audience| self.lists.has(name, audience));
+        NoRoute::Unknown { near: near::names(model, self.known.names().into_iter().filter(is_in_reach)) }
     }
 }
 

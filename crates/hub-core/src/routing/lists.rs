@@ -10,7 +10,7 @@ use idlewatt_protocol::{Price, Region};
 use crate::ledger::AccountName;
 
 /// For whom a list is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Audience {
     /// Members of this circle.
     Circle(AccountName),

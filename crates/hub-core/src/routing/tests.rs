@@ -302,6 +302,50 @@ fn names_of_other_circles_models_are_not_told() {
 }
 
 #[test]
+fn whoever_says_nobody_sees_what_everybody_may() {
+    let mut hub = society();
+    for (host, scope, model) in [
+        (1, Scope::Own, "m"),
+        (2, Scope::Circle, "secret"),
+        (3, Scope::Public, "open"),
+        (4, Scope::Own, "mine"),
+    ] {
+        hub.offer(&key(host), vec![ServiceOffer { scope, ..service(model) }]);
+    }
+    let seen = |hub: &Router| hub.models(None).into_iter().map(|it| it.base).collect::<Vec<_>>();
+    assert_eq!(seen(&hub), ["open"]);
+    hub.offer(&key(4), vec![service("everyones")]);
+    assert_eq!(seen(&hub), ["everyones", "open"], "host4 is in no group");
+    hub.know(Arc::new(Directory::new(true)));
+    assert_eq!(seen(&hub), ["open"], "on an open hub whoever looks is a stranger");
+}
+
+#[test]
+fn what_is_away_is_away_for_those_to_whom_it_was_offered() {
+    let mut hub = society();
+    hub.offer(&key(2), vec![service("secret")]);
+    hub.offer(&key(3), vec![ServiceOffer { scope: Scope::Public, ..service("open") }]);
+    hub.offer(&key(4), vec![ServiceOffer { scope: Scope::Own, ..service("mine") }]);
+    (2..=4).for_each(|host| hub.leave(&key(host)));
+    let is_away = |hub: &mut Router, who: &str, model: &str| match ask(hub, &account(who), model, 0) {
+        Err(NoRoute::Away { .. }) => true,
+        Err(NoRoute::Unknown { .. }) => false,
+        other => panic!("{other:?}"),
+    };
+    put(&mut hub, "friend", Some("blue"));
+    for (who, model, away) in [
+        ("me", "secret", false),
+        ("friend", "secret", true),
+        ("host2", "secret", true),
+        ("me", "open", true),
+        ("me", "mine", false),
+        ("host4", "mine", true),
+    ] {
+        assert_eq!(is_away(&mut hub, who, model), away, "{who} asks for {model}");
+    }
+}
+
+#[test]
 fn a_region_is_a_limit_with_its_own_answer() {
     let (me, region) = (account("me"), |text: &str| text.parse::<Region>().ok());
     let mut router = router(2);
