@@ -167,7 +167,7 @@ fn page(view: &View) -> String {
     out.push_str("<section class=\"card\" aria-labelledby=\"models\"><h2 id=\"models\">Models</h2>");
     if view.models.is_empty() {
         out.push_str(
-            "<p class=\"soft\">None yet. A model appears here when a host joins with an invite and shares it: \
+            "<p class=\"soft\">None that everyone here may ask. One appears when a host joins with an invite and shares it: \
              <code>idlewatt-hub invite create --account NAME</code></p>",
         );
     } else {
@@ -176,7 +176,7 @@ fn page(view: &View) -> String {
     let _ = write!(
         out,
         "</section><footer class=\"soft foot\"><p>Your prompt is read by the machine that answers, and its owner can look. \
-         The hub passes it on and keeps nothing.</p><p>{name}, key <code>{}</code> · {} prompt and {} completion tokens since \
+         If that machine drops out or is too slow to begin, a second one may read it. The hub passes it on and keeps nothing.</p><p>{name}, key <code>{}</code> · {} prompt and {} completion tokens since \
          the start · <a href=\"energy\">energy a token</a> · <a href=\"metrics\">metrics</a> · \
          <a href=\"openapi.json\">API</a></p></footer></main></body></html>",
         escape(&view.key),
