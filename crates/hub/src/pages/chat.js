@@ -251,10 +251,11 @@ async function answer() {
 
 function failed(page, error) {
   const broken = error instanceof Refused ? error : new Refused(0, 'The answer could not be read. Try again.')
-  const key = broken.status === 401 || broken.status === 403
+  // A key that may not do this one thing is still a key.
+  const ended = broken.status === 401
   const again = el('button', { type: 'button', onclick: () => (page.article.remove(), void answer()) }, 'Try again')
   const enter = el('button', { type: 'button', onclick: () => (keep(undefined), welcome(broken)) }, 'Use another invite')
-  page.article.append(el('div', { class: 'wrong stack', role: 'alert' }, el('p', {}, broken.message), el('div', { class: 'row' }, key ? enter : again)))
+  page.article.append(el('div', { class: 'wrong stack', role: 'alert' }, el('p', {}, broken.message), el('div', { class: 'row' }, ended ? enter : again)))
   if (near()) down()
 }
 
