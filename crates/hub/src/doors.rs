@@ -180,13 +180,14 @@ async fn accept(
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, place))
+    // An IPv4 peer at an IPv6 door is the IPv4 peer everywhere behind it.
+    Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), place))
 }
 
 impl House {
     /// A place for this address; `None` where it has too many. Who speaks for others is counted by request.
     fn admit(&self, address: IpAddr) -> Option<Ticket> {
-        if address.to_canonical().is_loopback() || is_in(&self.proxies, address) {
+        if address.is_loopback() || is_in(&self.proxies, address) {
             return Some(Ticket::uncounted());
         }
         self.crowd.enter(address, self.bounds.per_address)
