@@ -25,6 +25,9 @@ pub struct ApiError {
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 
+const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
+const REFUSED_BY_MODEL_SERVER: &str = "refused_by_model_server";
+
 impl ApiError {
     /// The body, also of an error chunk in a stream.
     #[must_use]
@@ -33,11 +36,15 @@ impl ApiError {
         json!({ "error": { "message": message, "type": kind, "param": param, "code": code } }).to_string()
     }
 
-    /// Whether whoever asked has only itself to blame: asking again the same way comes to the same.
+    /// Whether whoever asked has only itself to blame: asking again the same way comes to the same. What a node says is
+    /// nobody's word but its own, and never held against the asker.
     #[must_use]
     pub fn is_the_askers(&self) -> bool {
         matches!(self.status, 400..=499)
-            && !matches!(self.code, "insufficient_quota" | "key_ended")
+            && !matches!(
+                self.code,
+                "insufficient_quota" | "key_ended" | CONTEXT_LENGTH_EXCEEDED | REFUSED_BY_MODEL_SERVER
+            )
             && (self.status != 429 || self.code != "rate_limit_exceeded" || self.retry_after.is_none())
     }
 
@@ -167,6 +174,23 @@ impl ApiError {
             "No node that offers this model was seen to support {what}. Ask without it, or for another model."
         );
         Self::new(400, INVALID, "unsupported", message)
+    }
+
+    /// 400: a node says that prompt and answer are too long for its model.
+    #[must_use]
+    pub fn context_length_exceeded() -> Self {
+        let message =
+            "With the answer it does not fit the model's context. Send less, or ask for a shorter answer.";
+        let error = Self::new(400, INVALID, CONTEXT_LENGTH_EXCEEDED, message);
+        Self { param: Some("messages".into()), ..error }
+    }
+
+    /// A node's model server does not take the request: its own 4xx status, and its words where they may be repeated.
+    #[must_use]
+    pub fn refused_by_model_server(status: u16, words: Option<&str>) -> Self {
+        let said = words.map_or_else(String::new, |words| format!(" It says: {words}"));
+        let message = format!("The model server does not take this request (status {status}).{said}");
+        Self::new(status, INVALID, REFUSED_BY_MODEL_SERVER, message)
     }
 
     /// 400: about one field, with what it must be.

@@ -468,16 +468,7 @@ impl Attempt {
                 CancelReason::Malformed,
             ));
         }
-        let said = server_words(&self.body).map_or_else(String::new, |words| format!(" It says: {words}"));
-        let message = format!("The model server does not take this request (status {status}).{said}");
-        let error = ApiError {
-            status,
-            kind: "invalid_request_error",
-            code: "refused_by_model_server",
-            param: None,
-            message,
-            retry_after: None,
-        };
+        let error = ApiError::refused_by_model_server(status, server_words(&self.body).as_deref());
         Some(Failure { elsewhere: false, error, ..Failure::broken() })
     }
 }
@@ -502,13 +493,7 @@ fn refused(code: RefusalCode) -> Failure {
     let failure = |message| Failure::new(message, Outcome::Failed, CancelReason::Malformed);
     match code {
         RefusalCode::Busy => Failure { busy: true, ..failure("The node is busy.") },
-        RefusalCode::Context => Failure {
-            error: ApiError::invalid(
-                "messages",
-                "with the answer it does not fit the model's context; send less",
-            ),
-            ..failure("")
-        },
+        RefusalCode::Context => Failure { error: ApiError::context_length_exceeded(), ..failure("") },
         RefusalCode::Paused => failure("The node stopped sharing. Try again."),
         RefusalCode::Service | RefusalCode::Limit | RefusalCode::Continuation => {
             failure("The node does not take this request. Try again.")
