@@ -318,7 +318,7 @@ impl Session {
     pub fn refused(&mut self, stream: u32, code: RefusalCode) {
         let Some(it) = self.remove(stream) else { return };
         if it.is_dropped() || !self.is_in() {
-            // One that is not named in the next hello is lost for the hub.
+            // One that no hello names is lost for the hub; one that the last hello named ends with the welcome.
         } else if it.finishing().is_some() {
             self.end_empty(it.number());
         } else {

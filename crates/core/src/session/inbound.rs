@@ -28,12 +28,13 @@ impl Session {
                         self.breach("a heartbeat outside 1 to 600 seconds");
                     }
                     Ok(()) => {
+                        let named = hello.resume.clone().map_or_else(Vec::new, |resume| resume.streams);
                         self.heartbeat = Duration::from_secs(welcome.heartbeat_s.into());
                         self.stage = Stage::In;
                         self.epoch = welcome.epoch;
                         let resumed = std::mem::take(&mut welcome.resumed);
                         self.effects.push_back(Effect::Welcomed(welcome));
-                        if let Err(which) = self.take_up(&resumed, now.monotonic) {
+                        if let Err(which) = self.take_up(&named, &resumed, now.monotonic) {
                             self.breach(which);
                         }
                     }
@@ -86,8 +87,8 @@ impl Session {
         if self.streams() >= MAX_STREAMS {
             return self.breach("more than 1024 streams");
         }
-        self.open_bodies += length;
-        if self.open_bodies > MAX_OPEN_BODIES {
+        let open_bodies = self.open_bodies + length;
+        if open_bodies > MAX_OPEN_BODIES {
             return self.breach("more than 64 MiB of requests that have not come in full");
         }
         match self.numbered(request.stream) {
@@ -99,6 +100,7 @@ impl Session {
             }
             None => {}
         }
+        self.open_bodies = open_bodies;
         let id = self.next_stream;
         self.next_stream = id.wrapping_add(1);
         self.numbers.insert(request.stream, id);

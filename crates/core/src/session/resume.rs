@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use idlewatt_protocol::limits::{MAX_STREAMS, RESUME_WINDOW};
-use idlewatt_protocol::message::{NodeMessage, Outcome, Resume, ResumeStream, Resumed};
-use idlewatt_protocol::{Nonce, RequestId};
+use idlewatt_protocol::message::{End, NodeMessage, Outcome, Resume, ResumeStream, Resumed};
+use idlewatt_protocol::{Nonce, RequestId, Usage};
 
 use super::stream::Phase;
 use super::{Effect, Session, Stage};
@@ -75,15 +75,26 @@ impl Session {
         (!streams.is_empty()).then_some(Resume { epoch: self.epoch, streams })
     }
 
-    /// The hub takes up these streams, and no others.
-    pub(super) fn take_up(&mut self, resumed: &[Resumed], now: Instant) -> Result<(), &'static str> {
+    /// The hub takes up these streams, and no others. `named` are those that the hello offered: one that ended, was refused or
+    /// ran out of its minute since is ended for the hub where it stands, and the others go on.
+    pub(super) fn take_up(
+        &mut self,
+        named: &[ResumeStream],
+        resumed: &[Resumed],
+        now: Instant,
+    ) -> Result<(), &'static str> {
         self.parted = None;
+        if !resumed.iter().all(|it| named.iter().any(|named| named.stream == it.stream)) {
+            return Err("a stream resumed that was not offered");
+        }
         let known = |it: &Resumed| self.numbers.get(&it.stream).copied();
-        let ids: Option<Vec<u32>> = resumed.iter().map(known).collect();
-        let ids = ids.ok_or("a stream resumed that was not offered")?;
-        self.drop_all(Outcome::Cancelled, &ids);
+        let ids: Vec<Option<u32>> = resumed.iter().map(known).collect();
+        self.drop_all(Outcome::Cancelled, &ids.iter().flatten().copied().collect::<Vec<_>>());
         for (id, it) in ids.into_iter().zip(resumed) {
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let Some((id, stream)) = id.and_then(|id| Some((id, self.streams.get_mut(&id)?))) else {
+                self.end_as_failed(it);
+                continue;
+            };
             stream.resume(it)?;
             let (through, head, end) = (stream.credit(), stream.head(), stream.end().cloned());
             if !it.has_head
@@ -98,6 +109,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Ends a stream that is no longer there, at what the hub has of it: what is to be paid, a statement says.
+    fn end_as_failed(&mut self, gone: &Resumed) {
+        let (stream, length) = (gone.stream, gone.offset);
+        let end = End { stream, outcome: Outcome::Failed, length, usage: Usage::NONE, message: None };
+        self.send(&NodeMessage::End(end));
     }
 
     /// An answer has ended, and its `end` was said or waits to be.

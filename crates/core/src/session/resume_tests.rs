@@ -1,6 +1,6 @@
 use super::tests::{Bench, end_and_statement, finish_of, finished, tokens};
 use super::*;
-use idlewatt_protocol::limits::{REPLAY_BYTES, RESUME_WINDOW, STREAM_WINDOW};
+use idlewatt_protocol::limits::{MAX_REQUEST_BODY, REPLAY_BYTES, RESUME_WINDOW, STREAM_WINDOW};
 use idlewatt_protocol::message::{CancelReason, HubMessage, Resume, ResumeStream, Resumed};
 use proptest::prelude::*;
 
@@ -234,6 +234,53 @@ fn a_resume_where_it_cannot_be_is_a_breach() {
         let effects = bench.resumed(vec![resumed]);
         assert!(matches!(effects.last(), Some(Effect::Close(Closed::Breach(_)))), "{resumed:?}");
     }
+}
+
+#[test]
+fn a_request_refused_between_hello_and_welcome_ends_no_other_answer() {
+    let mut bench = Bench::answering(1);
+    bench.announce(2, 4);
+    bench.body(2, 0, true, b"{..}");
+    bench.piece(1, 10, "a", 1);
+    assert_eq!(bench.reconnects().unwrap().streams.len(), 2);
+    bench.session.refused(2, RefusalCode::Busy);
+    let effects = bench.resumed(vec![at(4), Resumed { stream: 2, has_head: false, ..at(0) }]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Close(_))), "{effects:?}");
+    assert_eq!(frames(&effects)[0].offset, 4, "the other answer goes on");
+    assert_eq!(said(&effects), [failed_end(2, 0)]);
+}
+
+#[test]
+fn an_answer_whose_minute_ends_between_hello_and_welcome_has_failed_where_the_hub_has_it() {
+    let mut bench = Bench::answering(1);
+    bench.piece(1, 10, "a", 1);
+    bench.session.lost(bench.now.monotonic);
+    bench.pass(RESUME_WINDOW - Duration::from_secs(1));
+    bench.reopens().unwrap();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(finish_of(&bench.effects()).unwrap().0, Some(Outcome::Failed));
+    assert_eq!(said(&bench.resumed(vec![at(4)])), [failed_end(1, 4)]);
+    bench.session.finished(1, finished(Outcome::Failed, Usage::NONE), bench.now.monotonic);
+    assert!(said(&bench.effects()).is_empty(), "it is not ended twice");
+}
+
+fn failed_end(stream: u32, length: u64) -> NodeMessage {
+    NodeMessage::End(End { stream, outcome: Outcome::Failed, length, usage: Usage::NONE, message: None })
+}
+
+#[test]
+fn a_request_that_breaks_a_limit_takes_no_room_from_the_next_session() {
+    let most = MAX_REQUEST_BODY as u64;
+    let mut bench = Bench::joined();
+    for _ in 0..2 {
+        bench.announce(1, most);
+        bench.announce(1, most);
+        assert!(matches!(bench.effects().last(), Some(Effect::Close(Closed::Breach(_)))));
+        bench.reopens();
+        bench.resumed(vec![]);
+    }
+    (1..=16).for_each(|stream| bench.announce(stream, most));
+    assert!(bench.effects().is_empty(), "64 MiB of requests may be open");
 }
 
 #[test]
