@@ -656,6 +656,32 @@ async fn the_open_pages_answer_and_unknown_paths_are_errors() {
 }
 
 #[tokio::test]
+async fn what_a_node_refuses_is_not_held_against_the_asker() {
+    // The brake lets 120 in a minute come to nothing.
+    const MORE: usize = 70;
+    let hub = TestHub::start().await;
+    let mut node = hub.node(1).await;
+    for _ in 0..MORE {
+        let response = hub.ask("/v1/chat/completions", &chat(false));
+        let mut asked = node.asked().await;
+        node.say(&NodeMessage::Head { stream: asked.request.stream, status: 422, streaming: false }).await;
+        node.data(&mut asked, r#"{"error":{"message":"No."}}"#).await;
+        node.finish(&asked, "", Outcome::Complete, usage(0, 0)).await;
+        assert_eq!(response.await.unwrap().status(), 422);
+        let response = hub.ask("/v1/chat/completions", &chat(false));
+        let asked = node.asked().await;
+        node.say(&NodeMessage::Refused { stream: asked.request.stream, code: RefusalCode::Context }).await;
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 400);
+        assert!(response.text().await.unwrap().contains("context_length_exceeded"));
+    }
+    let response = hub.ask("/v1/chat/completions", &chat(false));
+    let asked = node.asked().await;
+    node.say(&NodeMessage::Refused { stream: asked.request.stream, code: RefusalCode::Paused }).await;
+    assert_eq!(response.await.unwrap().status(), 502);
+}
+
+#[tokio::test]
 async fn a_receipt_is_its_consumers_only() {
     let hub = TestHub::start().await;
     let mut node = hub.node(1).await;
