@@ -68,6 +68,8 @@ pub struct Joined {
     pub account: String,
     /// The hub's addresses, best first, the invite's own among them.
     pub urls: Vec<Url>,
+    /// The one of them that this connection goes to.
+    at: Url,
     connection: Box<Connection>,
 }
 
@@ -131,7 +133,7 @@ pub async fn join(invite: &Invite, identity: &Identity, proxy: Option<&Url>) -> 
     for hub in &invite.hubs {
         let introduction = identity.introduction(invite.key, Some(invite.token.clone()), 0, String::new());
         match join_at(&mut dialler, hub, introduction).await {
-            Ok((connection, welcome)) => return Ok(Joined::of(invite, welcome, connection)),
+            Ok((connection, welcome)) => return Ok(Joined::of(invite, hub, welcome, connection)),
             // Another machine may have an address that was the hub's; where it is the hub that refuses, it is so everywhere.
             Err(error @ JoinError::Down(_)) if matches!(failed, JoinError::WrongKey(_)) => {
                 tracing::debug!(%hub, %error, "no way to the hub");
@@ -159,7 +161,7 @@ async fn join_at(
 }
 
 impl Joined {
-    fn of(invite: &Invite, welcome: Welcome, connection: Connection) -> Self {
+    fn of(invite: &Invite, at: &Url, welcome: Welcome, connection: Connection) -> Self {
         let mut urls = addresses(&welcome);
         let known = invite.hubs.iter().filter(|hub| !urls.contains(hub)).cloned().collect::<Vec<_>>();
         urls.extend(known);
@@ -169,14 +171,15 @@ impl Joined {
             hub_name: called(&welcome),
             account: welcome.account,
             urls,
+            at: at.clone(),
             connection: Box::new(connection),
         }
     }
 }
 
 /// Keeps a session with a hub until `stop` is cancelled or the hub refuses for good. Dials again by itself: with full
-/// jitter from 250 ms, at most 3 s during the first two minutes, then up to 60 s, over all addresses in turn. What
-/// happens is told to [`Host::report`](crate::Host::report). Cancelling `stop` ends running answers as yielded and waits
+/// jitter from 250 ms, at most 3 s during the first two minutes, then up to 60 s, over all addresses in turn, the one
+/// that worked last first. What happens is told to [`Host::report`](crate::Host::report). Cancelling `stop` ends running answers as yielded and waits
 /// at most two seconds for their statements; so does a [`Sleep`](crate::host::Sleep) that is coming, and when it is over, the hub is
 /// dialled at once.
 pub async fn run(
@@ -192,6 +195,7 @@ pub async fn run(
     let mut sleep = host.sleep();
     let (mut answers, mut first) = match joined {
         Some(joined) => {
+            put_first(&mut urls, &joined.at);
             let report = NetworkReport::Connected {
                 account: joined.account,
                 name: joined.hub_name,
@@ -206,8 +210,8 @@ pub async fn run(
             (Answers::new(host.clone(), Session::new(introduction, &now())), None)
         }
     };
-    let mut at = None;
-    for turn in 0_usize.. {
+    // The first address is the one that is dialled next.
+    loop {
         let opened = match first.take() {
             Some(opened) => Ok(opened),
             None => {
@@ -217,17 +221,17 @@ pub async fn run(
                     () = stop.cancelled() => break,
                 }
                 host.report(NetworkReport::Connecting);
-                at = urls.get(turn % urls.len().max(1)).cloned();
                 tokio::select! {
-                    opened = connect(&mut answers, &mut dialler, at.as_ref()) => opened,
+                    opened = connect(&mut answers, &mut dialler, urls.first()) => opened,
                     () = stop.cancelled() => break,
                 }
             }
         };
         let over = match opened {
-            Ok((wire, report)) => {
-                if let NetworkReport::Connected { urls: told, .. } = &report {
+            Ok((wire, mut report)) => {
+                if let NetworkReport::Connected { urls: told, .. } = &mut report {
                     keep_told(&mut urls, told);
+                    *told = urls.iter().map(Url::to_string).collect();
                 }
                 host.report(report);
                 let since = Instant::now();
@@ -239,6 +243,8 @@ pub async fn run(
             }
             Err(over) => {
                 answers.session.lost(Instant::now());
+                let tried = urls.len().min(1);
+                urls.rotate_left(tried);
                 over
             }
         };
@@ -250,14 +256,15 @@ pub async fn run(
                 host.report(NetworkReport::Refused { code, message });
                 return Stopped::Refused;
             }
-            Over::Closed(Closed::Distrusted(distrust)) if urls.iter().all(|url| Some(url) == at.as_ref()) => {
-                answers.leave().await;
-                host.report(NetworkReport::Distrusted { why: distrust.to_string() });
-                return Stopped::Distrusted;
-            }
             Over::Closed(Closed::Distrusted(distrust)) => {
-                // Another machine has an address now that was the hub's.
-                urls.retain(|url| Some(url) != at.as_ref());
+                // Another machine has an address now that was the hub's: the one just tried.
+                let other = urls.pop();
+                urls.retain(|url| Some(url) != other.as_ref());
+                if urls.is_empty() {
+                    answers.leave().await;
+                    host.report(NetworkReport::Distrusted { why: distrust.to_string() });
+                    return Stopped::Distrusted;
+                }
                 distrust.to_string()
             }
             other => other.to_string(),
@@ -353,13 +360,23 @@ fn addresses(welcome: &Welcome) -> Vec<Url> {
     parsed.filter(|url| check_hub_url(url).is_ok()).collect()
 }
 
-/// Addresses that the hub told come first; those that worked before stay behind them.
+/// The first address, which has just worked, stays first; then come those that the hub told. Others are of use only while
+/// the hub is reached at none that it tells.
 fn keep_told(urls: &mut Vec<Url>, told: &[String]) {
-    let mut all: Vec<Url> = told.iter().filter_map(|url| Url::parse(url).ok()).collect();
-    let known = urls.drain(..).filter(|url| !all.contains(url)).collect::<Vec<_>>();
-    all.extend(known);
-    all.truncate(MAX_ADDRESSES);
-    *urls = all;
+    let told: Vec<Url> = told.iter().filter_map(|url| Url::parse(url).ok()).collect();
+    let known = std::mem::replace(urls, told);
+    let Some(worked) = known.first() else { return };
+    if !urls.contains(worked) {
+        let untold = known.iter().filter(|url| !urls.contains(url)).cloned().collect::<Vec<_>>();
+        urls.extend(untold);
+    }
+    put_first(urls, worked);
+    urls.truncate(MAX_ADDRESSES);
+}
+
+fn put_first(urls: &mut Vec<Url>, first: &Url) {
+    urls.retain(|url| url != first);
+    urls.insert(0, first.clone());
 }
 
 impl From<Over> for JoinError {

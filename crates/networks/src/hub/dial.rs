@@ -14,9 +14,9 @@ use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as SocketError, http};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
-use url::{Host, Url};
+use url::Url;
 
-use crate::trust::client_config;
+use crate::trust::{client_config, is_near_host};
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -42,7 +42,9 @@ pub(super) enum DialError {
     Proxy,
     #[error("no encrypted connection could be made: {0}")]
     Tls(String),
-    #[error("what answers there shows a certificate that neither the hub's key nor this machine vouches for")]
+    #[error(
+        "what answers there shows a certificate that the hub's key does not vouch for, nor, at a public address, this machine"
+    )]
     OtherKey,
     #[error("what answers there is no hub ({0})")]
     NotAHub(String),
@@ -125,19 +127,10 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     }
 }
 
-/// On this machine's own networks, to which no proxy leads: private addresses (RFC 1918, RFC 4193), those that providers
-/// and Tailscale share (RFC 6598), and names that are resolved by multicast (RFC 6762).
+/// On this machine's own networks, to which no proxy leads: see [`crate::trust::is_near_host`].
 #[must_use]
 pub fn is_near(hub: &Url) -> bool {
-    match hub.host() {
-        Some(Host::Ipv4(ip)) => {
-            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-            ip.is_private() || ip.is_link_local() || ip.is_loopback() || shared
-        }
-        Some(Host::Ipv6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
-        Some(Host::Domain(name)) => name.ends_with(".local") || name == "localhost",
-        None => false,
-    }
+    hub.host().is_some_and(|host| is_near_host(&host))
 }
 
 /// Asks an HTTP proxy for a tunnel.

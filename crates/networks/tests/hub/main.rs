@@ -315,6 +315,49 @@ async fn a_hub_that_is_away_is_tried_at_its_other_address() {
 }
 
 #[tokio::test]
+async fn the_address_that_worked_is_dialled_first_however_the_hub_orders_its_own() {
+    let (mut hub, other) = (Hub::start().await, Hub::start().await);
+    for told in [vec![hub.url(), other.url()], vec![other.url(), hub.url()]] {
+        hub.told = told;
+        let mut node = Node::start(&hub);
+        for _ in 0..3 {
+            // Drops the connection.
+            hub.admit().await;
+        }
+        let connected = node.reported(|it| matches!(it, NetworkReport::Connected { .. })).await;
+        let NetworkReport::Connected { urls, .. } = connected else { unreachable!() };
+        assert_eq!(urls, [hub.url().to_string(), other.url().to_string()], "so also after a restart");
+        assert!(!other.is_dialled().await);
+        node.stop.cancel();
+        soon("the end", node.task).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_the_hub_tells_no_more_is_forgotten_once_another_worked() {
+    let (mut hub, old) = (Hub::start().await, Hub::start().await);
+    hub.told = vec![hub.url()];
+    let _node = Node::start_with(hub.public(), vec![hub.url(), old.url()], None);
+    hub.admit().await;
+    for _ in 0..3 {
+        // It is there, and takes nobody in.
+        drop(hub.accept().await);
+    }
+    assert!(!old.is_dialled().await);
+}
+
+#[tokio::test]
+async fn an_address_that_worked_is_kept_even_if_the_hub_does_not_tell_it() {
+    let (mut hub, behind) = (Hub::start().await, Hub::start().await.url());
+    hub.told = vec![behind.clone()];
+    let mut node = Node::start(&hub);
+    hub.admit().await;
+    let connected = node.reported(|it| matches!(it, NetworkReport::Connected { .. })).await;
+    let NetworkReport::Connected { urls, .. } = connected else { unreachable!() };
+    assert_eq!(urls, [hub.url().to_string(), behind.to_string()]);
+}
+
+#[tokio::test]
 async fn stopping_ends_answers_as_yielded_and_still_sends_their_statements() {
     let mut hub = Hub::start().await;
     let mut node = Node::start(&hub);

@@ -46,13 +46,15 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub(crate) struct Hub {
     listener: TcpListener,
     pub(crate) key: SigningKey,
+    /// The addresses that it tells of itself.
+    pub(crate) told: Vec<Url>,
     nonce: u8,
 }
 
 impl Hub {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { listener, key: SigningKey::from_bytes(&[1; 32]), nonce: 0 }
+        Self { listener, key: SigningKey::from_bytes(&[1; 32]), told: Vec::new(), nonce: 0 }
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -76,6 +78,11 @@ impl Hub {
         Peer { socket: accept_hdr_async(stream, upgrade).await.unwrap() }
     }
 
+    /// Whether a connection waits to be accepted; takes it.
+    pub(crate) async fn is_dialled(&self) -> bool {
+        tokio::time::timeout(Duration::ZERO, self.listener.accept()).await.is_ok()
+    }
+
     /// A fresh challenge of this hub's.
     pub(crate) fn challenge(&mut self) -> Challenge {
         self.nonce += 1;
@@ -89,7 +96,7 @@ impl Hub {
             heartbeat_s: 20,
             account: "anna".into(),
             hub_name: "test hub".into(),
-            urls: vec![],
+            urls: self.told.iter().map(Url::to_string).collect(),
             resumed: vec![],
         }
     }
