@@ -4,8 +4,8 @@
 //!
 //! What portals do that is easily missed: the session's handle comes as text, not as a path; an answer may come before the
 //! call that asked returns, so it is listened for first; since version 1.21 a program must be known by a desktop file, which
-//! it names once on each connection and before anything else; and where a desktop has no global shortcuts, the portal lacks
-//! the whole interface.
+//! it names once on each connection and before anything else; where a desktop has no global shortcuts, the portal lacks the
+//! whole interface; and a desktop may tell of presses but never of the key (Hyprland's portal names it with an empty text).
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -25,6 +25,8 @@ const PROGRAM: &str = "org.idlewatt.desktop";
 const SHORTCUT: &str = "give-back";
 const MEANS: &str = "Give my GPU back";
 const BIND: &str = "Bind the command `idlewatt back` to a key in the desktop's own keyboard settings.";
+const GIVE_IT_ONE: &str = "Give that shortcut a key in the desktop's own keyboard settings, or bind the command `idlewatt back` \
+                           to one there. If it has a key already, press it.";
 
 /// Why the desktop does not tell of the key.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +43,6 @@ enum Refused {
     Declined,
     #[error("the desktop refused it without a reason")]
     Failed,
-    #[error("the desktop has it without a key")]
-    NoKey,
     #[error("the desktop took it back")]
     TakenBack,
 }
@@ -128,7 +128,7 @@ async fn listen(bus: &Connection, hotkey: Hotkey, bell: &Bell) -> Result<Infalli
     let options: HashMap<&str, Value<'_>> = [("handle_token", "bind".into())].into();
     let asked = (&session, vec![(SHORTCUT, wish)], "", options);
     let bound = answer(bus, "bind", shortcuts.call("BindShortcuts", &asked)).await?.shortcuts;
-    tell(bell, &bound.unwrap_or_default())?;
+    let mut heard = tell(bell, &bound.unwrap_or_default());
     loop {
         tokio::select! {
             Some(press) = used.next() => {
@@ -136,13 +136,17 @@ async fn listen(bus: &Connection, hotkey: Hotkey, bell: &Bell) -> Result<Infalli
                 let body = press.body();
                 let (whose, which, _, _): Press<'_> = body.deserialize()?;
                 if whose == *session && which == SHORTCUT {
+                    if !heard {
+                        bell.heard(format!("the desktop tells of its shortcut “{MEANS}”, and not of its key"));
+                        heard = true;
+                    }
                     bell.ring();
                 }
             }
             Some(change) = changed.next() => {
                 let (whose, bound): (OwnedObjectPath, Bound) = change.body().deserialize()?;
                 if whose == session {
-                    tell(bell, &bound)?;
+                    heard = tell(bell, &bound);
                 }
             }
             _ = closed.next() => return Err(Refused::TakenBack),
@@ -184,13 +188,22 @@ fn why(error: zbus::Error) -> Refused {
     }
 }
 
-/// Says which key it became. A desktop may have given it none.
-fn tell(bell: &Bell, bound: &Bound) -> Result<(), Refused> {
+/// Says which key it became, and whether one is known: a desktop may have given it none yet, or tell of none.
+fn tell(bell: &Bell, bound: &Bound) -> bool {
     let facts = bound.iter().find(|(name, _)| name == SHORTCUT).map(|(_, facts)| facts);
     let key = facts.and_then(|it| <&str>::try_from(it.get("trigger_description")?).ok());
-    let key = key.filter(|it| !it.is_empty()).ok_or(Refused::NoKey)?;
-    bell.heard(format!("the desktop tells of its shortcut “{MEANS}”: {key}"));
-    Ok(())
+    match key.filter(|it| !it.is_empty()) {
+        Some(key) => {
+            bell.heard(format!("the desktop tells of its shortcut “{MEANS}”: {key}"));
+            true
+        }
+        None => {
+            let says =
+                format!("the desktop has its shortcut “{MEANS}” without a key, or does not tell of it");
+            bell.unheard(says, Some(GIVE_IT_ONE));
+            false
+        }
+    }
 }
 
 /// As the shortcuts specification of freedesktop.org writes it: `CTRL+ALT+g`, with the names of keysyms.

@@ -148,7 +148,7 @@ struct Portal {
     installed: bool,
     /// What the person answers in the dialog: 0 agrees, 1 declines.
     says: u32,
-    /// The key that they choose; empty is none.
+    /// The key that they choose; empty is none, or one that the desktop does not tell of.
     key: &'static str,
     asked: Arc<Mutex<Asked>>,
     bound: watch::Sender<Option<(OwnedObjectPath, HashMap<String, String>)>>,
@@ -247,6 +247,13 @@ impl Shortcuts {
         at: u64,
         options: HashMap<&str, Value<'_>>,
     ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn shortcuts_changed(
+        emitter: &SignalEmitter<'_>,
+        session: &ObjectPath<'_>,
+        shortcuts: Vec<(&str, HashMap<&str, Value<'_>>)>,
+    ) -> zbus::Result<()>;
 }
 
 fn sender(header: &Header<'_>) -> String {
@@ -289,6 +296,19 @@ impl Portal {
     async fn press(&self, bus: &zbus::Connection, session: &OwnedObjectPath, shortcut: &str) {
         let emitter = SignalEmitter::new(bus, "/org/freedesktop/portal/desktop").unwrap();
         Shortcuts::activated(&emitter, session, shortcut, 7, HashMap::new()).await.unwrap();
+    }
+
+    /// The person gives the shortcut another key; `None` tells of none at all.
+    async fn assign(
+        &self,
+        bus: &zbus::Connection,
+        session: &OwnedObjectPath,
+        shortcut: &str,
+        key: Option<&str>,
+    ) {
+        let emitter = SignalEmitter::new(bus, "/org/freedesktop/portal/desktop").unwrap();
+        let facts = key.map(|key| ("trigger_description", key.into())).into_iter().collect();
+        Shortcuts::shortcuts_changed(&emitter, session, vec![(shortcut, facts)]).await.unwrap();
     }
 }
 
@@ -347,12 +367,34 @@ async fn a_wayland_desktop_is_asked_for_the_key_and_tells_of_it_also_after_it_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shortcut_whose_key_nobody_tells_rings_all_the_same_and_a_key_given_later_is_said() {
+    let bus = Bus::start();
+    let portal = Portal::new(true, 0, "");
+    let desktop = portal.serve(&bus).await;
+    let listening = listening("Ctrl+Alt+G", on_wayland(&bus));
+    let standing = until(&listening, |it| it.says.contains("without a key")).await;
+    assert!(!standing.heard && standing.action.unwrap().contains("idlewatt back"));
+    let (session, wish) = portal.bound.borrow().clone().unwrap();
+    let id = wish["id"].as_str();
+
+    portal.press(&desktop, &session, id).await;
+    pressed(&listening).await;
+    until(&listening, |it| it.heard && it.says.ends_with("not of its key")).await;
+
+    portal.assign(&desktop, &session, id, Some("Meta+F9")).await;
+    until(&listening, |it| it.heard && it.says.ends_with(": Meta+F9")).await;
+    portal.assign(&desktop, &session, id, None).await;
+    until(&listening, |it| !it.heard && it.says.contains("without a key")).await;
+    portal.press(&desktop, &session, id).await;
+    pressed(&listening).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_desktop_that_gives_no_key_is_said_with_what_to_do() {
     for (portal, why) in [
         (Some(Portal::new(false, 0, "G")), "is not installed"),
         (Some(Portal::new(true, 1, "G")), "declined"),
         (Some(Portal::new(true, 2, "G")), "refused"),
-        (Some(Portal::new(true, 0, "")), "without a key"),
         (None, "no desktop portal"),
     ] {
         let bus = Bus::start();
