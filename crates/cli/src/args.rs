@@ -81,12 +81,13 @@ pub(crate) enum Command {
         /// The model's name, or an unambiguous part of it.
         service: Option<String>,
         /// `on` tries the model live before it is offered.
+        #[arg(value_name = "on|off")]
         switch: Option<Switch>,
-        /// Credits a million tokens, such as 1.5.
-        #[arg(long, value_name = "CREDITS", value_parser = price)]
+        /// Credits a million tokens, such as 1.5; set with `on` or `off`.
+        #[arg(long, value_name = "CREDITS", value_parser = price, requires = "switch")]
         price: Option<Price>,
         /// Whether the model may be unloaded to free memory although sharing did not load it.
-        #[arg(long, value_name = "on|off", requires = "service", conflicts_with = "switch")]
+        #[arg(long, value_name = "on|off", requires = "service", conflicts_with_all = ["switch", "price"])]
         may_unload: Option<Switch>,
         /// Whom it answers: your own account, your circles, or strangers too.
         #[arg(long, value_name = "own|circle|public", requires = "service", conflicts_with = "may_unload")]
@@ -392,6 +393,22 @@ mod tests {
         for wrong in ["1.0000001", "-1", "1,5", "1e3", "99999999999999999999", "2000000"] {
             assert!(price(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_price_that_nothing_would_take_is_refused() {
+        let share = |rest: &[&str]| Cli::try_parse_from([&["idlewatt", "share"], rest].concat());
+        for forgotten in [
+            &["qwen", "--price", "1.5"][..],
+            &["qwen", "--with", "own", "--price", "1.5"],
+            &["--price", "1.5"],
+        ] {
+            let refused = share(forgotten).unwrap_err().to_string();
+            assert!(refused.contains("<on|off>"), "{refused}");
+        }
+        share(&["qwen", "--may-unload", "on", "--price", "1.5"]).unwrap_err();
+        let both = share(&["qwen", "on", "--with", "own", "--price", "1.5"]).unwrap().command;
+        assert!(matches!(both, Command::Share { price: Some(Price(1_500_000)), with: Some(Scope::Own), .. }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Lists: models, networks, requests.
 
 use idlewatt_control::{ModelFile, Network, NetworkState, RequestRow, RowOutcome, Service, Yield};
-use idlewatt_protocol::MicroCredits;
+use idlewatt_protocol::{MicroCredits, Scope};
 use jiff::Zoned;
 
 use super::energy::joules;
@@ -20,7 +20,7 @@ pub(super) fn service_line(service: &Service) -> String {
 }
 
 fn service_facts(service: &Service) -> String {
-    let mut facts = vec![if service.shared { "shared" } else { "not shared" }.to_owned()];
+    let mut facts = vec![if service.shared { shared_with(service.scope) } else { "not shared" }.to_owned()];
     if let Some(problem) = &service.problem {
         facts.push(problem.clone());
     }
@@ -36,6 +36,15 @@ fn service_facts(service: &Service) -> String {
     }
     facts.push(service.server.clone());
     facts.join(" · ")
+}
+
+/// Whom a service answers. A host that gave strangers a word may have taken it back for all services since.
+const fn shared_with(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Own => "shared with your own account alone",
+        Scope::Circle => "shared with your circle",
+        Scope::Public => "shared with strangers too, while share.strangers is set",
+    }
 }
 
 pub(super) fn model_files(files: &[ModelFile]) -> String {

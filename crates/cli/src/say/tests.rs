@@ -1,6 +1,7 @@
 //! What people read, as snapshots.
 
 use idlewatt_control::{Response, Status};
+use idlewatt_protocol::Scope;
 use idlewatt_protocol::bench::BenchReport;
 use serde_json::json;
 
@@ -38,6 +39,18 @@ fn sharing() -> Status {
 #[test]
 fn status_while_sharing() {
     insta::assert_snapshot!(response(&Response::Status(Box::new(sharing())), &now()));
+}
+
+#[test]
+fn a_shared_model_says_whom_it_answers() {
+    let mut service = sharing().services.remove(0);
+    let mut said = |scope| {
+        service.scope = scope;
+        response(&Response::Services(vec![service.clone()]), &now())
+    };
+    assert!(said(Scope::Own).contains(" shared with your own account alone ·"));
+    assert!(said(Scope::Circle).contains(" shared with your circle ·"));
+    assert!(said(Scope::Public).contains(" shared with strangers too, while share.strangers is set ·"));
 }
 
 #[test]
