@@ -1,9 +1,11 @@
 //! What one API key may do: requests and tokens a minute, credits a day, which models, how far it reaches. A [`Meter`]
 //! counts; the shell keeps one for each key and tells it the time.
 //!
-//! Limits hold strictly: in no 60 seconds does a key get more than its minute's requests or tokens, on no day (UTC) does
-//! it spend more than its day's credits. Tokens and credits are held at their worst case when a request is admitted, and
-//! corrected when it is over.
+//! Tokens and credits are held at their worst case when a request is admitted, and corrected when it is over. So limits
+//! hold strictly: in no 60 seconds does a key get more than its minute's requests or tokens, on no day (UTC) does it
+//! spend more than its day's credits. One exception: the nodes of a continued answer count their parts on their own,
+//! which may come to more tokens than were held for the whole. What is beyond them counts in the second in which it is
+//! known: that minute may be passed by as much, and until it is over the key gets so much less.
 //!
 //! Not here: HTTP's headers (made from [`Allowance`]), and what the account can pay ([`crate::ledger`]).
 
@@ -238,7 +240,8 @@ pub struct Moment {
 #[must_use]
 pub struct Held {
     second: u64,
-    tokens: u32,
+    /// `None` where tokens were not limited: such are not counted.
+    tokens: Option<u32>,
     spend: MicroCredits,
 }
 
@@ -291,30 +294,36 @@ impl Meter {
                 return Err(OverLimit { limited, retry_after });
             }
         }
-        let mut counted = 0;
+        let mut counted = None;
         if let Some(limit) = limits.tokens_per_minute {
             self.tokens.take(now.since, limit, tokens).map_err(|retry_after| OverLimit {
                 limited: Limited::Tokens { limit, wanted: tokens.into() },
                 retry_after,
             })?;
-            counted = tokens;
+            counted = Some(tokens);
         }
         self.held = held;
         Ok(Held { second: now.since.as_secs(), tokens: counted, spend })
     }
 
-    /// The request is over: it took so many tokens and cost so much, both at most what was held.
-    pub fn settle(&mut self, held: Held, at: UnixMillis, tokens: u32, cost: MicroCredits) {
-        self.turn_to(at);
+    /// The request is over: it took so many tokens, and cost so much, at most what was held.
+    pub fn settle(&mut self, held: Held, now: Moment, tokens: u32, cost: MicroCredits) {
+        self.turn_to(now.wall);
         self.held = MicroCredits(self.held.0.saturating_sub(held.spend.0).max(0));
         self.spent = self.spent.saturating_add(cost);
-        self.tokens.give_back(held.second, held.tokens.saturating_sub(tokens));
+        if let Some(most) = held.tokens {
+            self.tokens.give_back(held.second, most.saturating_sub(tokens));
+            self.tokens.add(now.since, tokens.saturating_sub(most));
+        }
     }
 
     /// The request came to nothing.
     pub fn give_back(&mut self, held: Held) {
-        let day = UnixMillis(self.day.saturating_mul(DAY_MS));
-        self.settle(held, day, 0, MicroCredits::ZERO);
+        let then = Moment {
+            since: Duration::from_secs(held.second),
+            wall: UnixMillis(self.day.saturating_mul(DAY_MS)),
+        };
+        self.settle(held, then, 0, MicroCredits::ZERO);
     }
 
     /// What one more request may take at most.

@@ -42,7 +42,7 @@ fn tokens_are_held_at_their_worst_and_corrected() {
         (over.limited, over.retry_after),
         (Limited::Tokens { limit: 100, wanted: 30 }, Some(Duration::from_secs(60)))
     );
-    meter.settle(held, at(2).wall, 20, MicroCredits(20));
+    meter.settle(held, at(2), 20, MicroCredits(20));
     let left = meter.allowance(&limits, Duration::from_secs(2)).tokens.unwrap();
     assert_eq!(left.remaining, 80);
     let over = meter.hold(&limits, at(2), 101, MicroCredits(1)).unwrap_err();
@@ -53,6 +53,24 @@ fn tokens_are_held_at_their_worst_and_corrected() {
 }
 
 #[test]
+fn tokens_beyond_what_was_held_count_from_when_they_are_known() {
+    let (mut meter, limits) = (Meter::default(), limits(9, 100, 1_000));
+    let held = meter.hold(&limits, at(0), 80, MicroCredits(1)).unwrap();
+    meter.settle(held, at(30), 150, MicroCredits(1));
+    let left = meter.allowance(&limits, Duration::from_secs(30)).tokens.unwrap();
+    assert_eq!((left.remaining, left.reset), (0, Duration::from_secs(61)));
+    let over = meter.hold(&limits, at(31), 30, MicroCredits(1)).unwrap_err();
+    assert_eq!(over.retry_after, Some(Duration::from_secs(30)), "when what was held is out of the window");
+    assert!(meter.hold(&limits, at(61), 31, MicroCredits(1)).is_err(), "70 were taken at 30");
+    assert!(meter.hold(&limits, at(61), 30, MicroCredits(1)).is_ok());
+    assert_eq!(meter.allowance(&limits, Duration::from_secs(91)).tokens.unwrap().remaining, 70);
+
+    let held = meter.hold(&KeyLimits::default(), at(200), 5, MicroCredits(1)).unwrap();
+    meter.settle(held, at(200), 50, MicroCredits(1));
+    assert_eq!(meter.left(&limits, at(200)).tokens, 100, "without a limit nothing is counted");
+}
+
+#[test]
 fn a_days_credits_are_new_at_midnight_and_not_when_the_clock_goes_back() {
     let (mut meter, limits) = (Meter::default(), limits(9, 1_000, 100));
     let held = meter.hold(&limits, at(0), 1, MicroCredits(90)).unwrap();
@@ -60,11 +78,11 @@ fn a_days_credits_are_new_at_midnight_and_not_when_the_clock_goes_back() {
     assert!(matches!(over.limited, Limited::Spend { left: MicroCredits(10), .. }));
     assert_eq!(over.retry_after, Some(Duration::from_secs(24 * 3600)));
     assert_eq!(meter.hold(&limits, at(0), 1, MicroCredits(101)).unwrap_err().retry_after, None);
-    meter.settle(held, at(5).wall, 1, MicroCredits(60));
+    meter.settle(held, at(5), 1, MicroCredits(60));
     assert!(meter.hold(&limits, at(6), 1, MicroCredits(41)).is_err());
     let tomorrow = at(24 * 3600);
     let held = meter.hold(&limits, tomorrow, 1, MicroCredits(100)).unwrap();
-    meter.settle(held, tomorrow.wall, 1, MicroCredits(100));
+    meter.settle(held, tomorrow, 1, MicroCredits(100));
     assert!(meter.hold(&limits, Moment { wall: at(0).wall, ..tomorrow }, 1, MicroCredits(1)).is_err());
 }
 
@@ -191,7 +209,7 @@ proptest! {
                     let which = which % open.len();
                     let (held, index, most, spend) = open.swap_remove(which);
                     let (tokens, cost) = (tokens.min(most), cost.min(spend));
-                    meter.settle(held, now.wall, tokens, MicroCredits(cost));
+                    meter.settle(held, now, tokens, MicroCredits(cost));
                     used[index].1 = tokens;
                     *by_day.entry(meter.day).or_default() += cost;
                 }

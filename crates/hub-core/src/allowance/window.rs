@@ -27,9 +27,7 @@ impl Window {
         self.turn_to(now.as_secs());
         let mut over = (self.sum(self.newest) + u64::from(wanted)).saturating_sub(limit.into());
         if over == 0 {
-            if let Some(slot) = self.slot(self.newest) {
-                *slot = slot.saturating_add(wanted);
-            }
+            self.add(now, wanted);
             return Ok(());
         }
         for second in self.newest.saturating_sub(SLOTS - 1)..=self.newest {
@@ -39,6 +37,14 @@ impl Window {
             }
         }
         Err(None)
+    }
+
+    /// Counts what was taken, whether or not it was free.
+    pub(super) fn add(&mut self, now: Duration, taken: u32) {
+        self.turn_to(now.as_secs());
+        if let Some(slot) = self.slot(self.newest) {
+            *slot = slot.saturating_add(taken);
+        }
     }
 
     /// Gives back what was taken in that second and not used.

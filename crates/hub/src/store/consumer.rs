@@ -128,7 +128,9 @@ impl Allowed {
     }
 
     pub(super) fn settle(&self, held: Held, at: UnixMillis, tokens: u32, cost: MicroCredits) {
-        self.counts().meter.settle(held, at, tokens, cost);
+        let counts = &mut *self.counts();
+        let now = Moment { wall: at, ..counts.now() };
+        counts.meter.settle(held, now, tokens, cost);
     }
 
     pub(super) fn give_back(&self, held: Held) {
