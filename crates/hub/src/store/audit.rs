@@ -1,5 +1,8 @@
-//! What operators did: each act is written down before it is done, and the entries are chained, so that none can be taken
-//! out or changed unseen.
+//! What operators did: each act is written down before it is done.
+//!
+//! Entries are numbered, and each one's digest covers the one before: one that was changed, or taken out from between
+//! others, is found ([`check`]). The digest has no key, so who can write the file can cut off the newest entries, or write
+//! all of them anew, unseen. It is a record for honest operators, not proof against a dishonest one.
 
 use idlewatt_protocol::{Digest, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, params};
