@@ -2,14 +2,17 @@
 //!
 //! The hub reads the same events as the node with the same [`Reading`], so that both commit to the same text and agree on
 //! what a cancelled answer holds. A statement that is forged or inflated ends the node's session and bills nothing; one
-//! that merely covers something else than was delivered is set aside and the hub bills what it counted itself.
+//! that merely covers something else than was delivered is set aside and the hub bills what it counted itself. Of energy
+//! the hub has no count: it is the node's word, bounded by what any machine could have drawn ([`measured`]).
 //!
 //! Not here: money ([`crate::ledger`]) and receipts (the hub's store).
 
 use idlewatt_protocol::message::Endpoint;
-use idlewatt_protocol::receipt::{Envelope, Opener, STATEMENT_TYPE, Statement};
+use idlewatt_protocol::receipt::{Energy, Envelope, Opener, STATEMENT_TYPE, Statement};
 use idlewatt_protocol::usage::Reading;
-use idlewatt_protocol::{Digest, Joined, Nonce, PublicKey, RequestId, Usage, UsageSource};
+use idlewatt_protocol::{
+    Digest, Joined, Label, Millijoules, Nonce, PublicKey, RequestId, UnixMillis, Usage, UsageSource,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::session::{Breach, Most};
@@ -19,6 +22,12 @@ pub const UNSEEN_TOKENS: u32 = 8;
 
 /// Body bytes that the hub counts as one prompt token when no node says: a usual tokeniser's average for English.
 const BYTES_A_TOKEN: u64 = 4;
+
+/// More than one node draws, W: a whole rack of accelerators (NVIDIA's GB200 NVL72) takes about 120 kW.
+const MOST_WATTS: i64 = 200_000;
+
+/// Meters tell their energy a little late, ms: it may be that of a moment before.
+const METERS_ARE_LATE_MS: i64 = 1_000;
 
 /// The hub's own count of one answer, piece by piece as it is delivered.
 #[derive(Clone, Debug)]
@@ -163,13 +172,22 @@ pub fn believe(
     Ok(Ok(()))
 }
 
+/// What a node says that it measured for a request between two moments of the hub's clock. `None` where it did not
+/// measure, or says more than 200 kW over that time: then it is not known.
+#[must_use]
+pub fn measured(energy: &Energy, from: UnixMillis, until: UnixMillis) -> Option<Millijoules> {
+    let took = until.0.saturating_sub(from.0).max(0).saturating_add(METERS_ARE_LATE_MS);
+    let most = MOST_WATTS.saturating_mul(took);
+    energy.total_mj.filter(|total| energy.label == Label::Measured && (0..=most).contains(&total.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use ed25519_dalek::SigningKey;
+    use idlewatt_protocol::Artefact;
     use idlewatt_protocol::message::Outcome;
-    use idlewatt_protocol::receipt::{Energy, Timings, commitment, sign_batch};
-    use idlewatt_protocol::{Artefact, UnixMillis};
+    use idlewatt_protocol::receipt::{Timings, commitment, sign_batch};
 
     const SALT: Nonce = Nonce([4; 32]);
     const MOST: Most = Most { prompt: 552, completion: 100 };

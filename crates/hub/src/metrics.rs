@@ -6,8 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use idlewatt_protocol::receipt::Statement;
-use idlewatt_protocol::{Label, Usage};
+use idlewatt_protocol::{Millijoules, Usage};
 
 use crate::hub::lock;
 
@@ -93,20 +92,14 @@ impl Metrics {
         self.first_token_ms.add(ms);
     }
 
-    /// A request was settled.
-    pub(crate) fn settled(&self, usage: Usage, statement: Option<&Statement>) {
+    /// One part of a request is to be settled, with or without its node's statement, and what that says was measured.
+    pub(crate) fn settled(&self, usage: Usage, is_signed: bool, measured: Option<Millijoules>) {
         self.tokens_in.add(usage.prompt.into());
         self.tokens_out.add(usage.completion.into());
-        match statement {
-            Some(statement) => {
-                self.signed.add(1);
-                let energy = statement.energy.total_mj.and_then(|energy| u64::try_from(energy.0).ok());
-                if let (Label::Measured, Some(energy)) = (statement.energy.label, energy) {
-                    self.measured_mj.add(energy);
-                    self.measured_tokens.add(usage.completion.into());
-                }
-            }
-            None => self.unsigned.add(1),
+        if is_signed { &self.signed } else { &self.unsigned }.add(1);
+        if let Some(energy) = measured.and_then(|energy| u64::try_from(energy.0).ok()) {
+            self.measured_mj.add(energy);
+            self.measured_tokens.add(usage.completion.into());
         }
         *lock(&self.recent).second(Instant::now()) += u64::from(usage.completion);
     }

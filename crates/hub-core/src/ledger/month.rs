@@ -9,10 +9,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use idlewatt_protocol::receipt::{Energy, Receipt};
-use idlewatt_protocol::{Label, MicroCredits, Millijoules, UnixMillis};
+use idlewatt_protocol::{MicroCredits, Millijoules, UnixMillis};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{AccountName, Posting, Purpose};
+use crate::settle::measured;
 
 /// A calendar month, UTC, of the years 1970 to 9999.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +101,7 @@ pub struct Tally {
     pub given_in: i64,
     /// Completion tokens that its nodes made for others.
     pub given_out: i64,
-    /// Energy of what was given, as the nodes' sensors measured it.
+    /// Energy of what was given, as the nodes' sensors measured it; kept up to 2⁵³ − 1.
     pub measured_mj: Millijoules,
     /// Of `given_out`, the tokens whose energy was measured: the rest is not in `measured_mj`.
     pub measured_out: i64,
@@ -225,9 +226,9 @@ impl Tallies {
             let giver = self.of(host, month);
             giver.given_in += prompt;
             giver.given_out += completion;
-            let measured = energy.get(i).copied().flatten().filter(|energy| energy.label == Label::Measured);
-            if let Some(total) = measured.and_then(|energy| energy.total_mj) {
-                giver.measured_mj = giver.measured_mj.saturating_add(Millijoules(total.0.max(0)));
+            let energy = energy.get(i).and_then(Option::as_ref);
+            if let Some(total) = energy.and_then(|energy| measured(energy, receipt.started, receipt.issued)) {
+                giver.measured_mj = giver.measured_mj.saturating_add(total);
                 giver.measured_out += completion;
             }
         }
@@ -302,6 +303,11 @@ pub fn kwh(energy: Millijoules) -> String {
 
 #[cfg(test)]
 mod tests {
+    use idlewatt_protocol::message::{Endpoint, Outcome};
+    use idlewatt_protocol::receipt::{Segment, Signed};
+    use idlewatt_protocol::{
+        Artefact, Digest, Joined, Label, Price, PublicKey, RequestId, Usage, UsageSource,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -341,6 +347,69 @@ mod tests {
             "2026-1\u{7}",
         ] {
             assert!(bad.parse::<Month>().is_err(), "{bad:?}");
+        }
+    }
+
+    /// Answered by one node in two seconds, with eight tokens.
+    fn receipt() -> Receipt {
+        let artefact = Artefact {
+            model: "m".into(),
+            quantisation: None,
+            digest: None,
+            engine: "e".into(),
+            engine_build: None,
+        };
+        let segment = Segment {
+            node: PublicKey([1; 32]),
+            artefact,
+            joined: Joined::Single,
+            usage: Usage { prompt: 3, completion: 8, source: UsageSource::Server },
+            earned: MicroCredits(11),
+            statement: Signed::Unsigned("node lost".into()),
+        };
+        Receipt {
+            id: RequestId([2; 16]),
+            hub: PublicKey([3; 32]),
+            consumer: "c".into(),
+            model: "m".into(),
+            endpoint: Endpoint::ChatCompletions,
+            outcome: Outcome::Complete,
+            salt_digest: Digest([4; 32]),
+            also_asked: Vec::new(),
+            request_commitment: Digest([5; 32]),
+            response_commitment: Digest([6; 32]),
+            segments: vec![segment],
+            joined: Joined::Single,
+            price: Price(1_000_000),
+            cost: MicroCredits(11),
+            fee: MicroCredits::ZERO,
+            verification: "declared".into(),
+            started: UnixMillis(1_000),
+            issued: UnixMillis(3_000),
+            previous: None,
+        }
+    }
+
+    #[test]
+    fn energy_that_no_machine_draws_in_that_time_is_not_measured() {
+        let given = |mj| {
+            let energy =
+                Energy { total_mj: Some(Millijoules(mj)), label: Label::Measured, ..Energy::default() };
+            let (mut tallies, ben) = (Tallies::default(), name("ben"));
+            tallies.answer(&name("anna"), &receipt(), std::slice::from_ref(&ben), &[Some(energy)]);
+            *tallies.of(&ben, Month::of(receipt().issued))
+        };
+        // 3 s of 200 kW: the two that it took, and one for meters that are late.
+        for (mj, measured) in [
+            (5_000, Some(5_000)),
+            (600_000_000, Some(600_000_000)),
+            (600_000_001, None),
+            (1 << 53, None),
+            (-1, None),
+        ] {
+            let tally = given(mj);
+            assert_eq!((tally.given_out, tally.measured_mj.0), (8, measured.unwrap_or(0)), "{mj}");
+            assert_eq!(tally.measured_out, measured.map_or(0, |_| 8), "{mj}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use idlewatt_hub_core::session::Breach;
-use idlewatt_hub_core::settle::believe;
+use idlewatt_hub_core::settle::{believe, measured};
 use idlewatt_protocol::limits::STATEMENT_TIMEOUT;
 use idlewatt_protocol::message::{Endpoint, Outcome};
 use idlewatt_protocol::receipt::Signed;
@@ -11,7 +11,7 @@ use idlewatt_protocol::{Digest, Nonce, Price, PublicKey, RequestId, UnixMillis, 
 use tokio::time::{Instant, timeout_at};
 
 use super::begun::Part;
-use crate::hub::{Hub, Word};
+use crate::hub::{Hub, Word, now};
 use crate::store::{Reservation, SegmentFacts, Settlement};
 
 /// Everything that a settlement needs of an answer that is over.
@@ -41,7 +41,7 @@ pub(super) async fn settle(settling: Settling) {
     let until = Instant::now() + STATEMENT_TIMEOUT;
     let mut segments = Vec::with_capacity(settling.parts.len());
     for part in settling.parts {
-        segments.push(segment(&hub, request, part, until).await);
+        segments.push(segment(&hub, request, part, settling.started, until).await);
     }
     let settlement = Settlement {
         reservation: settling.reservation,
@@ -65,7 +65,13 @@ pub(super) async fn settle(settling: Settling) {
 }
 
 /// One part with its node's word, where that can be believed.
-async fn segment(hub: &Arc<Hub>, request: RequestId, mut part: Part, until: Instant) -> SegmentFacts {
+async fn segment(
+    hub: &Arc<Hub>,
+    request: RequestId,
+    mut part: Part,
+    started: UnixMillis,
+    until: Instant,
+) -> SegmentFacts {
     let word = word(&mut part, until).await;
     let Part { node, artefact, link, delivered, .. } = part;
     let believed = match word {
@@ -82,11 +88,11 @@ async fn segment(hub: &Arc<Hub>, request: RequestId, mut part: Part, until: Inst
     };
     let (usage, statement) = match believed {
         Ok((envelope, statement)) => {
-            hub.metrics.settled(statement.usage, Some(&statement));
+            hub.metrics.settled(statement.usage, true, measured(&statement.energy, started, now()));
             (statement.usage, Signed::Signed(envelope))
         }
         Err((usage, why)) => {
-            hub.metrics.settled(usage, None);
+            hub.metrics.settled(usage, false, None);
             tracing::info!(%request, node = %node.short(), why, "settled without a statement");
             (usage, Signed::Unsigned(why))
         }

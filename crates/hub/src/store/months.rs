@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use idlewatt_hub_core::ledger::{AccountName, Month, Statement, Tallies, Tally};
 use idlewatt_protocol::MicroCredits;
+use idlewatt_protocol::units::MAX_SAFE_INTEGER;
 use rusqlite::{Connection, Row, params};
 
 use super::journal::{account_at, maybe_account_at};
@@ -40,15 +41,17 @@ impl Store {
     }
 }
 
-/// Adds sums to the months that are kept.
+/// Adds sums to the months that are kept. Energy alone is the nodes' own word: it stops at the greatest number that JSON
+/// carries, where a sum past 64 bits would be a fraction and refused, with everything that is written beside it.
 pub(super) fn add(db: &Connection, tallies: &Tallies) -> rusqlite::Result<()> {
-    let mut add = db.prepare_cached(
-        "INSERT INTO account_month VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+    let mut add = db.prepare_cached(&format!(
+        "INSERT INTO account_month VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+             min(?9, {MAX_SAFE_INTEGER}), ?10, ?11, ?12, ?13)
          ON CONFLICT DO UPDATE SET requests = requests + ?3, taken_in = taken_in + ?4, taken_out = taken_out + ?5,
              own_tokens = own_tokens + ?6, given_in = given_in + ?7, given_out = given_out + ?8,
-             measured_mj = measured_mj + ?9, measured_out = measured_out + ?10, paid = paid + ?11,
-             earned = earned + ?12, granted = granted + ?13",
-    )?;
+             measured_mj = min(measured_mj + ?9, {MAX_SAFE_INTEGER}),
+             measured_out = measured_out + ?10, paid = paid + ?11, earned = earned + ?12, granted = granted + ?13",
+    ))?;
     for (account, month, tally) in tallies.iter() {
         add.raw_bind_parameter(1, account.as_str())?;
         add.raw_bind_parameter(2, month.to_string())?;

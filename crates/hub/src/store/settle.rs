@@ -170,17 +170,26 @@ impl Writer {
                     ledger.roll_back(one.posting.id);
                 }
                 drop(ledger);
+                let mut batch: Vec<Waiting> = staged.into_iter().map(|one| one.waiting).collect();
                 // A broken constraint stays broken; anything else is the disk's, and passes.
-                if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
-                    tracing::error!(%error, requests = staged.len(), "settlements contradict the database");
-                    for Staged { waiting: Waiting { settlement, reply, .. }, .. } in staged {
-                        drop(settlement);
-                        let _ = reply.send(Err(StoreError::Unreadable("settlements")));
-                    }
-                    return Vec::new();
+                if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
+                    self.disk_refuses(Some(&error));
+                    return batch;
                 }
-                self.disk_refuses(Some(&error));
-                staged.into_iter().map(|one| one.waiting).collect()
+                // Strangers are settled together: whoever broke it is found by halves, and refused alone.
+                if batch.len() > 1 {
+                    let rest = batch.split_off(batch.len() / 2);
+                    let mut refused = self.settle_batch(batch);
+                    refused.append(&mut self.settle_batch(rest));
+                    return refused;
+                }
+                for Waiting { settlement, reply, .. } in batch {
+                    let request = settlement.reservation.request();
+                    tracing::error!(%request, %error, "a settlement contradicts the database");
+                    drop(settlement);
+                    let _ = reply.send(Err(StoreError::Unreadable("settlements")));
+                }
+                Vec::new()
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn months(db: &Connection) -> rusqlite::Result<()> {
          VALUES (?1, strftime('%Y-%m', ?2 / 1000, 'unixepoch'), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0)
          ON CONFLICT DO UPDATE SET requests = requests + ?3, taken_in = taken_in + ?4, taken_out = taken_out + ?5,
              own_tokens = own_tokens + ?6, given_in = given_in + ?7, given_out = given_out + ?8,
-             measured_mj = measured_mj + ?9, measured_out = measured_out + ?10",
+             measured_mj = min(measured_mj + ?9, 9007199254740991), measured_out = measured_out + ?10",
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {

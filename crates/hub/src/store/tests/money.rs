@@ -1,4 +1,34 @@
+use idlewatt_hub_core::ledger::Month;
+use idlewatt_protocol::receipt::Energy;
+use idlewatt_protocol::units::MAX_SAFE_INTEGER;
+use idlewatt_protocol::{Label, Millijoules};
+
+use super::writer::Waiting;
 use super::*;
+
+/// Settles all of these in one group.
+async fn settle_together(
+    store: &Store,
+    group: Vec<(Settlement, Option<Energy>)>,
+) -> Vec<Result<Settled, StoreError>> {
+    let (mut group, answers): (Vec<_>, Vec<_>) = group
+        .into_iter()
+        .map(|(settlement, energy)| {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            (Waiting { settlement: Box::new(settlement), energy: vec![energy], reply }, answer)
+        })
+        .unzip();
+    let left = store.run(move |writer| {
+        writer.settle(&mut group);
+        Ok(group.len())
+    });
+    assert_eq!(left.await.unwrap(), 0);
+    let mut settled = Vec::with_capacity(answers.len());
+    for answer in answers {
+        settled.push(answer.await.unwrap());
+    }
+    settled
+}
 
 #[tokio::test]
 async fn a_settled_request_is_paid_receipted_and_told_to_its_node() {
@@ -210,4 +240,57 @@ async fn keys_and_tokens_are_nowhere_on_the_disk() {
         }
     }
     assert!(files >= 3);
+}
+
+#[tokio::test]
+async fn who_contradicts_the_database_is_refused_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let node = join(&store, "ben", 1).await;
+    for account in ["anna", "eve"] {
+        store.create_key(name(account), MicroCredits(1000), KeyLimits::default()).await.unwrap();
+        ask(&store, account, node, u32::from(account.as_bytes()[0]), 1).await;
+    }
+    let full = "UPDATE account_month SET requests = 9223372036854775807 WHERE account = 'eve'";
+    store.run(move |writer| Ok(writer.db.execute(full, [])?)).await.unwrap();
+
+    let (anna, eve) = (consumer(&store, "anna").await, consumer(&store, "eve").await);
+    let asked = [&anna, &anna, &eve, &anna, &anna]
+        .into_iter()
+        .zip(1..)
+        .map(|(who, number)| (settlement(reserve(&store, number, who, 100).unwrap(), node, 10), None));
+    let answers = settle_together(&store, asked.collect()).await;
+    let settled: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(settled, [true, true, false, true, true]);
+    assert_eq!(balance(&store, "anna").await, 1000 - 1 - 40);
+    assert_eq!((balance(&store, "eve").await, balance(&store, "ben").await), (999, 42));
+    assert_eq!(store.available(&name("eve")), MicroCredits(999), "nothing of hers is held");
+    let numbers = store.postings_after(node, 0, 10).await.unwrap();
+    assert!(numbers.iter().map(|posted| posted.seq).eq(1..=6));
+    let mended = "UPDATE account_month SET requests = 1 WHERE account = 'eve'";
+    store.run(move |writer| Ok(writer.db.execute(mended, [])?)).await.unwrap();
+    assert_holds(folder.path());
+}
+
+#[tokio::test]
+async fn a_months_energy_stays_in_its_range_and_settlements_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_key(name("anna"), MicroCredits(1000), KeyLimits::default()).await.unwrap();
+    let node = join(&store, "ben", 1).await;
+    ask(&store, "anna", node, 1, 1).await;
+    let full = "UPDATE account_month SET measured_mj = 9223372036854775807";
+    store.run(move |writer| Ok(writer.db.execute(full, [])?)).await.unwrap();
+
+    let anna = consumer(&store, "anna").await;
+    let (label, total_mj) = (Label::Measured, Some(Millijoules(MAX_SAFE_INTEGER)));
+    let energy = Energy { total_mj, label, ..Energy::default() };
+    let asked = (2..5)
+        .map(|number| (settlement(reserve(&store, number, &anna, 100).unwrap(), node, 10), Some(energy)));
+    for answer in settle_together(&store, asked.collect()).await {
+        let month = Month::of(answer.unwrap().file.verify().unwrap().receipt.issued);
+        let ben = store.statements(Some(name("ben")), month).await.unwrap().remove(0);
+        assert_eq!(ben.tally.measured_mj, Millijoules(MAX_SAFE_INTEGER));
+    }
+    assert_holds(folder.path());
 }
