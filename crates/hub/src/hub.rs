@@ -174,10 +174,10 @@ impl Hub {
         left == Left::Waiting
     }
 
-    /// A node that was waited for did not come back.
+    /// A node that was waited for did not come back to this seat; it may be back with a new link all the same.
     pub(crate) fn give_up(&self, seat: &Seat) {
         let mut links = lock(&self.links);
-        if seat.give_up() {
+        if seat.give_up() && links.get(&seat.link.key).is_some_and(|link| Arc::ptr_eq(link, &seat.link)) {
             links.remove(&seat.link.key);
         }
     }

@@ -208,7 +208,7 @@ fn ask(summary: &str, needed: &str, streams: bool) -> Value {
         "summary": summary,
         "security": [{ "key": [] }],
         "parameters": [
-            { "name": "x-idlewatt-continue", "in": "header", "schema": { "enum": ["never", "same-artefact"] }, "description": "Whether another node with the same artefact may go on with an answer that broke off." },
+            { "name": "x-idlewatt-continue", "in": "header", "schema": { "enum": ["never", "same-artefact"] }, "description": "Whether another node with the same artefact may go on with an answer that broke off. With `never`, no second node is asked either where the first is slow to begin." },
             { "name": "x-idlewatt-max-price", "in": "header", "schema": { "type": "integer" }, "description": "Micro-credits a million tokens." },
             { "name": "x-idlewatt-region", "in": "header", "schema": { "type": "string" }, "description": "Where the node must stand, as its host declares: `eu` holds `eu-de`." },
             { "name": "x-idlewatt-scope", "in": "header", "schema": { "enum": ["own", "circle", "public"] }, "description": "Who may answer." },

@@ -11,7 +11,7 @@ use idlewatt_protocol::message::{
     HubMessage, NodeMessage, Outcome, RefusalCode, Resume, ResumeStream, Resumed,
 };
 use idlewatt_protocol::receipt::{Signed, commitment};
-use idlewatt_protocol::{Continuation, Joined, MicroCredits, Price, ServiceOffer};
+use idlewatt_protocol::{Continuation, Digest, Joined, MicroCredits, Price, ServiceOffer};
 use scripted::*;
 use serde_json::{Value, json};
 
@@ -28,13 +28,24 @@ fn able(continuation: Continuation) -> ServiceOffer {
     offer
 }
 
+/// Of one file, that the hub was told the digest of.
+fn known(continuation: Continuation) -> ServiceOffer {
+    let mut offer = able(continuation);
+    offer.artefact.digest = Some(Digest([1; 32]));
+    offer
+}
+
 impl Two {
     async fn start(continuation: Continuation) -> Self {
+        Self::offering(able(continuation), able(continuation)).await
+    }
+
+    async fn offering(by_first: ServiceOffer, by_second: ServiceOffer) -> Self {
         let hub = TestHub::start().await;
         let mut first = hub.node(1).await;
-        first.offer(vec![able(continuation)]).await;
+        first.offer(vec![by_first]).await;
         let mut second = Node::join(&hub, 2, Some(&hub.token("host2").await), 0).await.unwrap();
-        second.offer(vec![able(continuation)]).await;
+        second.offer(vec![by_second]).await;
         // The first request goes to the first node.
         hub.accepting(1).await;
         second.ready(0).await;
@@ -149,9 +160,13 @@ async fn another_node_goes_on_and_the_consumer_sees_one_stream() {
 }
 
 #[tokio::test]
-async fn ids_are_handed_over_where_every_one_is_known() {
-    for (last, ids) in [(with_ids("lo", &[7, 8]), 3), (chunk("lo"), 0)] {
-        let mut two = Two::start(Continuation::Ids).await;
+async fn ids_are_handed_over_where_every_one_is_known_and_so_is_the_file() {
+    let (file, name) = (known(Continuation::Ids), able(Continuation::Ids));
+    let all = with_ids("lo", &[7, 8]);
+    for (offer, last, ids, left) in
+        [(&file, all.clone(), 3, 47), (&file, chunk("lo"), 0, 48), (&name, all, 0, 47)]
+    {
+        let mut two = Two::offering(offer.clone(), offer.clone()).await;
         let (response, asked, mut text) = two.begin(&chat(true), &[with_ids("Hel", &[5]), last]).await;
         assert!(asked.request.ids);
         let headers = response.headers().clone();
@@ -160,7 +175,7 @@ async fn ids_are_handed_over_where_every_one_is_known() {
         let prefix = rest.request.prefix.unwrap();
         let parts = prefix.split(&rest.body).unwrap();
         assert_eq!((parts.text, parts.ids.len()), ("Hello", ids));
-        assert_eq!(rest.request.max_tokens, if ids == 3 { 47 } else { 48 });
+        assert_eq!(rest.request.max_tokens, left);
         two.second.stream(&mut rest, &["!"]).await;
         text.push_str(&response.text().await.unwrap());
         chunks_of(&text);
@@ -422,4 +437,16 @@ async fn a_node_that_cannot_go_on_is_passed_over_and_the_bill_is_for_what_came()
     let (_, verified) = two.hub.receipt(&headers).await;
     assert_eq!(verified.receipt.segments.len(), 2);
     two.check().await;
+}
+
+#[tokio::test]
+async fn another_file_of_the_same_name_does_not_go_on() {
+    // The first names no quantisation, and every one answers to that.
+    let mut unsaid = able(Continuation::Text);
+    unsaid.artefact.quantisation = None;
+    breaks(Two::offering(unsaid, able(Continuation::Text)).await, &chat(true), chunk("Hel"), false).await;
+    // One says which file it is, and the other does not.
+    let (file, name) = (known(Continuation::Text), able(Continuation::Text));
+    breaks(Two::offering(name.clone(), file.clone()).await, &chat(true), chunk("Hel"), false).await;
+    breaks(Two::offering(file, name).await, &chat(true), chunk("Hel"), false).await;
 }

@@ -40,6 +40,8 @@ pub(super) struct Admitted {
     pub(super) consumer: Consumer,
     pub(super) asked: Validated,
     pub(super) wanted: Wanted,
+    /// Whether a second node may be asked while the first is slow to begin.
+    pub(super) may_hedge: bool,
     /// Over the body as the consumer sent it, salted with `salt`.
     pub(super) request_commitment: Digest,
     pub(super) salt: Nonce,
@@ -53,7 +55,7 @@ pub(super) struct Answering {
     pub(super) request: Admitted,
     began: Instant,
     /// `None` while nobody else may answer.
-    search: Option<Search>,
+    pub(super) search: Option<Search>,
     /// A slot that was found while a node was away.
     found: Option<Slot>,
     pub(super) reservation: Option<Reservation>,
@@ -66,7 +68,8 @@ pub(super) struct Answering {
     pub(super) rival: Option<Attempt>,
     /// Who got the request and delivered nothing.
     also_asked: Vec<PublicKey>,
-    pub(super) is_hedged: bool,
+    /// The other of the two that were asked because the first token was overdue.
+    pub(super) hedged: Option<PublicKey>,
     /// Nodes that are not asked again, and how many of them failed since something was delivered last.
     tried: Vec<PublicKey>,
     failures: usize,
@@ -93,7 +96,7 @@ impl Answering {
             stuck: None,
             rival: None,
             also_asked: Vec::new(),
-            is_hedged: false,
+            hedged: None,
             tried: Vec::new(),
             failures: 0,
             last_failure: None,
@@ -167,8 +170,8 @@ impl Answering {
         None
     }
 
-    /// What came of the node, or what its silence means. While it is away another is looked for; what that one needs is
-    /// the same as after a failure.
+    /// What came of the node, or what its silence means. While it is away another is looked for, unless a second is asked
+    /// already; what that one needs is the same as after a failure.
     async fn progress(&mut self) -> Option<Progress> {
         let attempt = self.attempt.as_mut()?;
         if let Some(failure) = attempt.spoilt() {
@@ -189,7 +192,7 @@ impl Answering {
                 self.hedge();
                 return None;
             }
-            slot = look(self.search.as_mut()), if was_away => {
+            slot = look(self.search.as_mut()), if was_away && rival.is_none() => {
                 self.found = Some(slot);
                 Progress::Failed(attempt.lost())
             }
@@ -294,7 +297,8 @@ impl Answering {
         begun.is_finished = attempt.is_finished;
         begun.parts.push(part);
         self.last_failure = Some(failure);
-        if self.found.is_none() {
+        if !self.found.as_ref().is_some_and(|slot| begun.admits(&slot.choice)) {
+            self.found = None;
             let Begun { told, parts, artefact, price, .. } = &*begun;
             let continuable = Continuable { told, parts: parts.len(), artefact, price: *price };
             let wanted = continuable.wanted(&self.request.wanted);

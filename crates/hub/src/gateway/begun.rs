@@ -78,11 +78,17 @@ impl Continuable<'_> {
             max_price: Some(self.price),
             ..asked.clone()
         };
-        Some(match self.told.ids() {
+        Some(match ids_of(self.told, self.artefact) {
             [] => (from(Continuation::Text), None),
             _ => (from(Continuation::Ids), Some(from(Continuation::Text))),
         })
     }
+}
+
+/// The token ids that mean the same to another node with this artefact: none where only its name is known, because files of
+/// one name may count their tokens otherwise.
+fn ids_of<'a>(told: &'a Told, artefact: &Artefact) -> &'a [u32] {
+    if artefact.digest.is_some() { told.ids() } else { &[] }
 }
 
 /// What one more node is asked.
@@ -109,12 +115,26 @@ impl Begun {
         })
     }
 
-    /// What to ask of this node; `None` when the request does not fit the protocol with what was delivered.
+    /// Whether this node may go on: it has what began, was seen to continue, and asks no more. A name finds others too.
+    pub(super) fn admits(&self, choice: &Choice) -> bool {
+        let offer = &choice.offer;
+        let (it, begun) = (&offer.artefact, &self.artefact);
+        (&it.model, &it.quantisation, it.digest) == (&begun.model, &begun.quantisation, begun.digest)
+            && offer.capabilities.continuation >= Continuation::Text
+            && (choice.own || offer.price <= self.price)
+    }
+
+    /// What to ask of this node; `None` when it may not go on, or the request does not fit the protocol with what was
+    /// delivered.
     pub(super) fn plan(&self, asked: &Validated, choice: &Choice) -> Option<Plan> {
+        if !self.admits(choice) {
+            return None;
+        }
         let offer = &choice.offer;
         let remaining = self.remaining();
         let text = self.told.text();
-        let ids = if offer.capabilities.continuation == Continuation::Ids { self.told.ids() } else { &[] };
+        let takes_ids = offer.capabilities.continuation == Continuation::Ids;
+        let ids = if takes_ids { ids_of(&self.told, &self.artefact) } else { &[] };
         let mut body = asked.forward_body(remaining);
         let prefix = Prefix::append(&mut body, text, ids);
         // One token a byte at most, of the prompt and of what was delivered.

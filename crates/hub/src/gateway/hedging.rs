@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 use super::answering::Answering;
 use super::attempt::{Attempt, Progress};
 use super::begun::Plan;
+use super::search::Search;
 use crate::node::Received;
 
 /// What comes of the second node; never where there is none.
@@ -50,7 +51,9 @@ impl Answering {
         let body = Bytes::from(asked.forward_body(most.completion));
         self.rival = self.open(slot, Plan { most, body, prefix: None });
         if let Some(rival) = &self.rival {
-            self.is_hedged = true;
+            // Nobody else is looked for while two are asked, not even where the first is away.
+            self.search.iter_mut().for_each(Search::give_up);
+            self.hedged = Some(rival.slot.choice.node);
             self.hub.metrics.hedges.add(1);
             let (first, second) = (choice.node.short(), rival.slot.choice.node.short());
             tracing::info!(request = %self.request.id, first, second, "a first token is overdue: a second node is asked");
@@ -80,11 +83,11 @@ impl Answering {
 
     /// The second node takes the place of the first; `false` when there is none.
     pub(super) fn rival_goes_on(&mut self) -> bool {
-        self.attempt = self.rival.take();
-        if let Some(attempt) = &self.attempt {
-            self.answered = Some(attempt.slot.choice.clone());
-        }
-        self.attempt.is_some()
+        let Some(rival) = self.rival.take() else { return false };
+        let first = self.answered.replace(rival.slot.choice.clone());
+        self.hedged = first.map(|first| first.node);
+        self.attempt = Some(rival);
+        true
     }
 
     /// The second node was not needed.

@@ -14,7 +14,7 @@ use idlewatt_hub_core::openai::{ApiError, validate};
 use idlewatt_protocol::limits::{CREDIT_TIMEOUT, MAX_REQUEST_BODY};
 use idlewatt_protocol::message::Endpoint;
 use idlewatt_protocol::receipt::commitment;
-use idlewatt_protocol::{Nonce, PublicKey, RequestId};
+use idlewatt_protocol::{Nonce, RequestId};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -43,7 +43,7 @@ const RECEIPT: HeaderName = HeaderName::from_static("x-idlewatt-receipt");
 const NODE: HeaderName = HeaderName::from_static("x-idlewatt-node");
 const ARTEFACT: HeaderName = HeaderName::from_static("x-idlewatt-artefact");
 const CONTINUE: HeaderName = HeaderName::from_static("x-idlewatt-continue");
-/// Who was asked too because the first token was overdue.
+/// The other node that was asked because the first token was overdue.
 const HEDGED: HeaderName = HeaderName::from_static("x-idlewatt-hedged");
 const IGNORED: HeaderName = HeaderName::from_static("x-idlewatt-ignored");
 /// Tells buffering proxies to pass events on as they come.
@@ -118,7 +118,8 @@ async fn answer_to(
 ) -> Result<Response, ApiError> {
     let body = timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| too_slow())??;
     let mut asked = validate(endpoint, &body)?;
-    asked.continues &= may_continue(headers)?;
+    let for_others = may_continue(headers)?;
+    asked.continues &= for_others;
     let limits = consumer.limits();
     if !limits.admits(&asked.model) {
         return Err(ApiError::model_not_allowed(&asked.model, limits.models.as_deref().unwrap_or_default()));
@@ -127,6 +128,7 @@ async fn answer_to(
     let admitted = Admitted {
         id,
         wanted: wanted(headers, &asked, &consumer, &hub.fingerprint_key)?,
+        may_hedge: for_others,
         request_commitment: commitment(&salt, &body),
         consumer,
         asked,
@@ -150,7 +152,7 @@ async fn answer_to(
     }
 }
 
-/// Whether the consumer lets another node go on with an answer that broke off.
+/// Whether the consumer lets another node go on with an answer that broke off, or begin one that is overdue.
 fn may_continue(headers: &HeaderMap) -> Result<bool, ApiError> {
     match headers.get(CONTINUE).map(HeaderValue::as_bytes) {
         None | Some(b"same-artefact") => Ok(true),
@@ -309,9 +311,8 @@ fn describe(answering: &Answering, headers: &mut HeaderMap) {
             artefact.digest.map_or_else(|| artefact.name(), |digest| format!("{}@{digest}", artefact.name())),
         );
     }
-    if answering.is_hedged {
-        let nodes: Vec<String> = answering.also_asked().iter().map(PublicKey::short).collect();
-        set(HEDGED, nodes.join(", "));
+    if let Some(other) = &answering.hedged {
+        set(HEDGED, other.short());
     }
     if !answering.asked().ignored.is_empty() {
         set(IGNORED, answering.asked().ignored.join(", "));

@@ -36,7 +36,7 @@ impl Answering {
         let Some(attempt) = self.open(slot, plan) else { return Ok(false) };
         if self.begun.is_some() {
             self.hub.metrics.continued.add(1);
-        } else if self.request.asked.stream {
+        } else if self.request.asked.stream && self.request.may_hedge {
             let stuck = self.hub.routing().router.stuck_after(&choice, attempt.body_bytes);
             self.stuck = clock().checked_add(stuck);
         }

@@ -8,7 +8,7 @@ use idlewatt_core::work::{Ask, Finished, Head, Piece};
 use idlewatt_networks::Answer;
 use idlewatt_protocol::message::Outcome;
 use idlewatt_protocol::receipt::{Energy, Timings};
-use idlewatt_protocol::{Artefact, RequestId, UnixMillis, Usage, UsageSource};
+use idlewatt_protocol::{Artefact, Digest, RequestId, UnixMillis, Usage, UsageSource};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -41,7 +41,7 @@ pub fn artefact() -> Artefact {
     Artefact {
         model: "tiny".into(),
         quantisation: Some("q4".into()),
-        digest: None,
+        digest: Some(Digest([1; 32])),
         engine: "llama.cpp".into(),
         engine_build: None,
     }
