@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idlewatt_control::{Code, ControlError, Event};
-use idlewatt_core::policy::Cause;
-use idlewatt_protocol::{Price, Scope};
+use idlewatt_core::policy::{Cause, Decision, Urgency};
+use idlewatt_core::yielding::Memory;
+use idlewatt_protocol::{PauseCode, Price, Scope};
 use idlewatt_servers::{DiscoverOptions, probe};
 
-use crate::node::{Node, lock};
+use crate::node::{Node, Standing, lock};
 use crate::problem::{of_store, sentence};
 
 /// While nothing is shared, or sharing is paused.
@@ -20,6 +21,15 @@ const RARELY: Duration = Duration::from_secs(60);
 const SHARING: Duration = Duration::from_secs(15);
 /// While a shared server is away.
 const AWAY: Duration = Duration::from_secs(2);
+
+/// Who wants a service to be tried live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The host, who waits for it, whatever keeps sharing away at that moment.
+    ByHost,
+    /// Nobody: it is shared already, and nothing else is done with the GPU.
+    ByItself,
+}
 
 impl Node {
     /// Looks now and then. Ends when the node stops.
@@ -58,7 +68,7 @@ impl Node {
         while self.may_try()
             && let Some(untried) = self.services.untried()
         {
-            drop(self.try_live(&untried.id).await);
+            drop(self.try_live(&untried.id, Asked::ByItself).await);
         }
         self.look_under().await;
     }
@@ -96,7 +106,7 @@ impl Node {
         if on && !meant.is_ready() {
             self.services.probing(&meant.id, true);
             self.services_changed();
-            self.try_live(&meant.id).await?;
+            self.try_live(&meant.id, Asked::ByHost).await?;
         }
         if let Some(row) = self.services.share(&meant.id, on, price) {
             self.store.put_service(row).await.map_err(|error| of_store(&error))?;
@@ -106,8 +116,9 @@ impl Node {
         Ok(())
     }
 
-    /// Measures a service with live requests.
-    async fn try_live(self: &Arc<Self>, id: &str) -> Result<(), ControlError> {
+    /// Measures a service with live requests. Nothing is kept of a try that gave way: what was cut off was not seen.
+    async fn try_live(self: &Arc<Self>, id: &str, asked: Asked) -> Result<(), ControlError> {
+        let wanted_back = self.wanted_back(asked);
         let known = self.services.get(id);
         let cold = match &known {
             Some(known) => self.asks(known).await,
@@ -125,7 +136,24 @@ impl Node {
             ));
         };
         self.governing.again.notify_one();
-        let report = probe(server.as_ref(), &model).await;
+        let report = tokio::select! {
+            biased;
+            () = wanted_back => None,
+            report = probe(server.as_ref(), &model) => Some(report),
+        };
+        let Some(report) = report else {
+            tracing::info!(service = id, "a live try gave way");
+            self.services.probing(id, false);
+            // What it loaded is shared work's all the same.
+            self.asked(id);
+            self.services_changed();
+            return Err(ControlError::new(
+                Code::ServerFailed,
+                format!("{} was being tried live when the GPU was wanted back.", model.artefact.name()),
+                "The try was ended at once and nothing of it was kept, so the model is not shared by this.",
+                "Share it again when the machine has time for it.",
+            ));
+        };
         tracing::info!(service = id, capabilities = ?report.capabilities, notes = ?report.notes, "tried live");
         let (row, problem) = self.services.probed(id, &model.artefact, cold, &report);
         let kept = row.map(|row| self.store.put_service(row));
@@ -143,6 +171,29 @@ impl Node {
                 sentence(&why),
                 "See that the model answers in its own server, then try again.",
             )),
+        }
+    }
+
+    /// Returns once a live try that begins now has to give way. What the host asked for began in spite of what held then:
+    /// only what comes later ends it.
+    fn wanted_back(&self, asked: Asked) -> impl Future<Output = ()> + use<> {
+        let (mut standing, mut memory) = (self.standing.subscribe(), self.giving_back.memory());
+        memory.mark_unchanged();
+        let held: Vec<PauseCode> = standing.borrow().decision.reasons.iter().map(|it| it.code()).collect();
+        let wanted = move |it: &Standing| match asked {
+            Asked::ByItself => !lets_try(&it.decision),
+            Asked::ByHost => it.decision.reasons.iter().any(|it| {
+                // A limit of power is a rule for shared work, and may well be met by the try itself: nobody waits for it.
+                let waits_nobody = is_harmless(&it.cause) || matches!(it.cause, Cause::Power(_));
+                it.cause.urgency() == Urgency::Now && !waits_nobody && !held.contains(&it.code())
+            }),
+        };
+        async move {
+            let freed = async { while memory.changed().await.is_ok() && *memory.borrow() != Memory::Free {} };
+            tokio::select! {
+                _ = standing.wait_for(wanted) => {}
+                () = freed => {}
+            }
         }
     }
 
@@ -181,15 +232,25 @@ impl Node {
 
     /// Whether sharing goes on, or only waits for a server to come back.
     fn standing_may_share(&self) -> bool {
-        self.only_held_by(|it| matches!(it, Cause::NothingToShare { unreachable: true }))
+        let harmless = |it: &Cause| matches!(it, Cause::NothingToShare { unreachable: true });
+        only_held_by(&self.standing.borrow().decision, harmless)
     }
 
     /// Whether nothing speaks against using the GPU for a moment.
     pub(crate) fn may_try(&self) -> bool {
-        self.only_held_by(|it| matches!(it, Cause::NothingToShare { .. } | Cause::NoNetwork))
+        lets_try(&self.standing.borrow().decision)
     }
+}
 
-    fn only_held_by(&self, harmless: impl Fn(&Cause) -> bool) -> bool {
-        self.standing.borrow().decision.reasons.iter().all(|it| harmless(&it.cause))
-    }
+fn lets_try(decision: &Decision) -> bool {
+    only_held_by(decision, is_harmless)
+}
+
+/// Whether nobody wants the GPU because of it.
+fn is_harmless(cause: &Cause) -> bool {
+    matches!(cause, Cause::NothingToShare { .. } | Cause::NoNetwork)
+}
+
+fn only_held_by(decision: &Decision, harmless: impl Fn(&Cause) -> bool) -> bool {
+    decision.reasons.iter().all(|it| harmless(&it.cause))
 }

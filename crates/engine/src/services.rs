@@ -528,6 +528,12 @@ impl Services {
             at_work.running += running;
             at_work.cancels &= cancels;
         }
+        // A live probe is no use of the host's.
+        for known in services.values().filter(|it| it.probing) {
+            if let Some(at_work) = found.get_mut(&known.url) {
+                at_work.running += 1;
+            }
+        }
         found
     }
 

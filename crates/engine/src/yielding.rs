@@ -182,7 +182,9 @@ impl Node {
         drop(machine);
         // Taken before whoever runs it ends it.
         let own = self.own_server.running();
-        self.giving_back.memory.send_if_modified(|it| std::mem::replace(it, memory) != memory);
+        // It may be asked back once more: whoever uses it then hears of that too.
+        let frees = effects.iter().any(|it| matches!(it, Effect::Free { .. }));
+        self.giving_back.memory.send_if_modified(|it| std::mem::replace(it, memory) != memory || frees);
         let stopped = effects.iter().any(|it| matches!(it, Effect::Stopped(_)));
         if !stopped && ending != self.standing.borrow().yielding.is_some() {
             self.standing.send_modify(|it| it.yielding = ending.then(|| now.unix()));
