@@ -91,7 +91,15 @@ impl Node {
         // While a yield frees, it frees these too.
         let Ok(_turn) = self.giving_back.freeing.try_lock() else { return };
         let targets = idle.into_iter().map(|it| Target::Others(Box::new(it)));
-        let outcomes = join_all(targets.map(|it| self.free_one(it, Wanted::Whenever))).await;
+        // A yield that comes meanwhile has it at once, whatever server is slow to answer.
+        let unless_overtaken = async |it| {
+            let mut memory = self.giving_back.memory();
+            tokio::select! {
+                outcome = self.free_one(it, Wanted::Whenever) => outcome,
+                _ = memory.wait_for(|it| *it == Memory::Free) => None,
+            }
+        };
+        let outcomes = join_all(targets.map(unless_overtaken)).await;
         let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
         for it in &outcomes {
             tracing::info!(server = %it.name, verdict = ?it.verdict, "unloaded for want of demand");
@@ -117,7 +125,7 @@ impl Node {
             Some(port) if whose == Whose::Others => self.cards.processes_of(port).await,
             _ => BTreeSet::new(),
         };
-        let (mut memory, begun) = (self.giving_back.memory(), Instant::now());
+        let (memory, begun) = (self.giving_back.memory(), Instant::now());
         let first = self.sight(&target, &processes).await;
         let (mut unloading, mut order) = Unloading::begin(whose, beside, first, Instant::now());
         let verdict = loop {
@@ -139,11 +147,7 @@ impl Node {
                     }
                 }
             };
-            let (answer, overtaken) = tokio::select! {
-                answer = step => (answer, false),
-                _ = memory.wait_for(|it| *it == Memory::Free), if wanted == Wanted::Whenever => (None, true),
-            };
-            order = match answer {
+            order = match step.await {
                 Some(answer) => unloading.answered(answer, Instant::now()),
                 None => unloading.saw(self.sight(&target, &processes).await, Instant::now()),
             };
@@ -153,7 +157,7 @@ impl Node {
             let over = match wanted {
                 Wanted::Now => *memory.borrow() == Memory::MayLoad,
                 // Whoever uses it has asked for it.
-                Wanted::Whenever => overtaken || order == Order::LookLater,
+                Wanted::Whenever => order == Order::LookLater,
             };
             if over {
                 return None;
