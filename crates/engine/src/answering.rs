@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::metered::Metered;
 use crate::slots::Slot;
 
 /// Pieces read ahead of the network; past it the server is not read, and waits.
@@ -76,11 +77,11 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// Asks the server. The slot is given back when the connection is closed.
+    /// Asks the server. The slot is given back, and the request metered to its end, when the connection is closed.
     #[must_use]
-    pub(crate) fn ask(question: Question, slot: Slot) -> Self {
+    pub(crate) fn ask(question: Question, slot: Slot, metered: Arc<Metered>) -> Self {
         let (sender, steps) = mpsc::channel(AHEAD);
-        Self { steps, task: tokio::spawn(run(question, slot, sender)) }
+        Self { steps, task: tokio::spawn(run(question, slot, metered, sender)) }
     }
 
     /// What comes next; `None` after the end. Cancel-safe.
@@ -95,22 +96,24 @@ impl Drop for Pieces {
     }
 }
 
-async fn run(question: Question, slot: Slot, steps: mpsc::Sender<Step>) {
+async fn run(question: Question, slot: Slot, metered: Arc<Metered>, steps: mpsc::Sender<Step>) {
     let taken_back = slot.taken_back().clone();
     let failed = tokio::select! {
         biased;
         () = taken_back.cancelled() => Err(Failure::Yielded),
-        ended = answer(question, &steps) => ended,
+        ended = answer(question, &metered, &steps) => ended,
     };
     // The connection is closed by now: what it was held for is free.
     drop(slot);
+    let at = Instant::now();
+    metered.end(at).await;
     let (outcome, message, server_lost) = match failed {
         Ok(()) => (Outcome::Complete, None, false),
         Err(Failure::Yielded) => (Outcome::Yielded, None, false),
         Err(Failure::Failed { message, server_lost }) => (Outcome::Failed, Some(message), server_lost),
     };
     // Nobody listens any more when the network went first.
-    drop(steps.send(Step::End(End { outcome, at: Instant::now(), message, server_lost })).await);
+    drop(steps.send(Step::End(End { outcome, at, message, server_lost })).await);
 }
 
 enum Failure {
@@ -125,7 +128,7 @@ impl From<ServerError> for Failure {
     }
 }
 
-async fn answer(question: Question, steps: &mpsc::Sender<Step>) -> Result<(), Failure> {
+async fn answer(question: Question, metered: &Metered, steps: &mpsc::Sender<Step>) -> Result<(), Failure> {
     let Question { request, server, model, endpoint, body, max_tokens, ids, prefix, deadlines } = question;
     let first = deadlines.first_token();
     let begun = Instant::now();
@@ -161,6 +164,7 @@ async fn answer(question: Question, steps: &mpsc::Sender<Step>) -> Result<(), Fa
         loop {
             if let Some(piece) = rewriting.next_piece() {
                 limit = deadlines.between();
+                metered.went_on(&piece);
                 send(steps, Step::Piece(piece)).await?;
             } else if let Some(text) = rewriting.text_without_ids() {
                 let ids = server.ids_of(&model, text).await;

@@ -379,3 +379,6 @@ fn view(reading: &GpuReading) -> Gpu {
         label: if reading.power.is_some() { Label::Measured } else { Label::Unknown },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ mod hotkey;
 mod looking;
 mod machine;
 mod managed;
+mod metered;
 mod model_files;
 mod money;
 mod networks;

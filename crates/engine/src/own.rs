@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use crate::answering::{End, Pieces, Question, Step};
 use crate::clock;
 use crate::door::bears;
+use crate::metered::Metered;
 use crate::node::Node;
 use crate::services::Known;
 use crate::slots::For;
@@ -141,8 +142,9 @@ async fn answer_here(
     }
     node.cards.read_for_meter().await;
     let request = RequestId(rand::random());
+    // Its joules are not to be taken for shared work's.
     let task = Task { service: known.id.clone(), place: known.place.clone(), own: true };
-    let metered = Metered::begin(node, request, task);
+    let metered = Metered::begin(&node.cards, request, task, Instant::now());
     let max_tokens = wanted.max_completion_tokens.or(wanted.max_tokens).unwrap_or(u32::MAX);
     let question = Question {
         request,
@@ -158,34 +160,11 @@ async fn answer_here(
             between_ms: clock::millis(BETWEEN_TOKENS_TIMEOUT),
         },
     };
-    let pieces = Pieces::ask(question, slot);
-    respond(pieces, metered, wanted.stream_options.as_ref().is_some_and(|it| it.include_usage)).await
+    let pieces = Pieces::ask(question, slot, metered);
+    respond(pieces, wanted.stream_options.as_ref().is_some_and(|it| it.include_usage)).await
 }
 
-/// A request of the host's own as the meter sees it, so that its joules are not taken for shared work's.
-struct Metered {
-    node: Arc<Node>,
-    request: RequestId,
-}
-
-impl Metered {
-    fn begin(node: &Arc<Node>, request: RequestId, task: Task) -> Self {
-        node.cards.request_began(request, task, Instant::now());
-        Self { node: Arc::clone(node), request }
-    }
-
-    fn went_on(&self, piece: &Piece) {
-        self.node.cards.request_went_on(self.request, piece.usage, piece.cached);
-    }
-}
-
-impl Drop for Metered {
-    fn drop(&mut self) {
-        self.node.cards.request_ended(self.request, Instant::now());
-    }
-}
-
-async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Result<Response, Response> {
+async fn respond(mut pieces: Pieces, usage: bool) -> Result<Response, Response> {
     let head = match pieces.next().await {
         Some(Step::Head(head)) => head,
         Some(Step::End(End { message, .. })) => return Err(unavailable(&message.unwrap_or_default())),
@@ -202,7 +181,7 @@ async fn respond(mut pieces: Pieces, metered: Metered, usage: bool) -> Result<Re
     let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let elsewhere =
         status.is_server_error() || first.as_ref().is_some_and(|it| is_too_long(status, &it.bytes));
-    let answering = Answering { pieces, first, metered, head, usage };
+    let answering = Answering { pieces, first, head, usage };
     let body = stream::unfold(answering, |mut it| async move { Some((it.next().await?, it)) });
     let kind = if head.streaming { "text/event-stream" } else { "application/json" };
     let headers = [
@@ -218,7 +197,6 @@ struct Answering {
     pieces: Pieces,
     /// What came before anything went out.
     first: Option<Piece>,
-    metered: Metered,
     head: Head,
     /// Whether the program asked for usage.
     usage: bool,
@@ -233,7 +211,6 @@ impl Answering {
             };
             match step {
                 Step::Piece(piece) => {
-                    self.metered.went_on(&piece);
                     if self.usage || !is_usage_only(&piece.bytes) {
                         return Some(Ok(piece.bytes));
                     }

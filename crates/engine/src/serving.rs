@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::answering::{End, Pieces, Question, Step};
 use crate::clock;
 use crate::deciding::for_networks;
+use crate::metered::Metered;
 use crate::money::row_with_money;
 use crate::node::Node;
 use crate::services::Known;
@@ -103,7 +104,7 @@ impl Host for NetworkHost {
             prefix: ask.prefix,
             deadlines: ask.deadlines,
         };
-        let pieces = Some(Pieces::ask(question, slot));
+        let pieces = Some(Pieces::ask(question, slot, Arc::clone(&record.metered)));
         node.offer_changed();
         Ok(Box::new(Answering { record, pieces, end: None, usage: Usage::NONE }))
     }
@@ -172,6 +173,7 @@ fn goes_on(can: Capabilities, prefix: Prefix) -> bool {
 struct Record {
     node: Arc<Node>,
     row: RequestRow,
+    metered: Arc<Metered>,
     begun: Instant,
     first_piece: Option<Instant>,
     service: String,
@@ -221,11 +223,12 @@ impl Record {
         }));
         // What comes through a hub is shared work, the host's own devices' too: it is in the day's count.
         let task = Task { service: known.id.clone(), place: known.place.clone(), own: false };
-        node.cards.request_began(ask.request, task, now.monotonic);
+        let metered = Metered::begin(&node.cards, ask.request, task, now.monotonic);
         node.tell(Event::Request(Box::new(row.clone())));
         Self {
             node: Arc::clone(node),
             row,
+            metered,
             begun: now.monotonic,
             first_piece: None,
             service: known.id.clone(),
@@ -234,7 +237,7 @@ impl Record {
         }
     }
 
-    fn progress(&mut self, usage: Usage, cached: u32) {
+    fn progress(&mut self) {
         if self.first_piece.is_none() {
             let now = Instant::now();
             self.first_piece = Some(now);
@@ -245,14 +248,13 @@ impl Record {
                 }
             }
         }
-        self.node.cards.request_went_on(self.row.id, usage, cached);
     }
 
     /// Ends the record, once.
     fn end(&mut self, outcome: Outcome, usage: Usage, at: Instant, message: Option<String>) -> Finished {
         let since = |at: Instant| clock::millis(at.saturating_duration_since(self.begun));
         let timings = Timings { first_token_ms: self.first_piece.map(since), total_ms: since(at) };
-        let energy = self.node.cards.request_ended(self.row.id, at);
+        let energy = self.metered.end_unread(at);
         let moment = |ms: u32| UnixMillis(self.row.started.0 + i64::from(ms));
         if !self.closed {
             self.closed = true;
@@ -346,7 +348,7 @@ impl Answer for Answering {
         match self.step().await {
             Some(Step::Piece(piece)) => {
                 self.usage = piece.usage;
-                self.record.progress(piece.usage, piece.cached);
+                self.record.progress();
                 Some(piece)
             }
             _ => None,
@@ -356,7 +358,7 @@ impl Answer for Answering {
     async fn finish(mut self: Box<Self>, outcome: Option<Outcome>, usage: Usage) -> Finished {
         // The connection goes before the cards are read: what is read is what it cost.
         drop(self.pieces.take());
-        self.record.node.cards.read_for_meter().await;
+        self.record.metered.end(Instant::now()).await;
         self.close(outcome, usage)
     }
 }
