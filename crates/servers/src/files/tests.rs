@@ -105,13 +105,13 @@ fn variables_move_the_places_as_they_do_for_the_programs_themselves() {
     let of = |name: &'static str, value: &'static str| {
         let places = Places::of(Path::new("/home/me"), |it| (it == name).then(|| value.into()), &[]);
         let all = places.folders().iter().map(|it| &it.1).chain(places.ollama());
-        all.map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        all.map(|it| it.to_path_buf()).collect::<Vec<_>>()
     };
     assert!(of("HF_HOME", "/big/hf").iter().any(|it| it.starts_with("/big/hf")));
-    assert!(of("HF_HUB_CACHE", "/big/hub").contains(&"/big/hub".to_owned()));
-    assert!(of("LLAMA_CACHE", "/big/llama").contains(&"/big/llama".to_owned()));
-    assert!(of("OLLAMA_MODELS", "/big/ollama").contains(&"/big/ollama".to_owned()));
-    assert!(of("NONE", "").contains(&"/home/me/.ollama/models".replace('/', std::path::MAIN_SEPARATOR_STR)));
+    assert!(of("HF_HUB_CACHE", "/big/hub").contains(&"/big/hub".into()));
+    assert!(of("LLAMA_CACHE", "/big/llama").contains(&"/big/llama".into()));
+    assert!(of("OLLAMA_MODELS", "/big/ollama").contains(&"/big/ollama".into()));
+    assert!(of("NONE", "").contains(&"/home/me/.ollama/models".into()));
 }
 
 #[cfg(unix)]
